@@ -1,0 +1,1 @@
+"""The nouns: grids, volumes, prompts, models and errors. numpy only."""

@@ -1,0 +1,164 @@
+"""What a user points at: points, boxes, scribbles and lassos, in patient millimetres."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from napari_mri.core.errors import BadPrompt
+
+Xyz = tuple[float, float, float]
+
+
+def _xyz(value: Any, what: str) -> Xyz:
+    try:
+        x, y, z = (float(v) for v in value)
+    except (TypeError, ValueError):
+        raise BadPrompt(f"{what} needs three numbers (x, y, z in mm), not {value!r}.") from None
+    if not all(abs(v) < 1e6 for v in (x, y, z)):  # also refuses NaN
+        raise BadPrompt(f"{what} has a coordinate that is no length in mm: {value!r}.")
+    return x, y, z
+
+
+@dataclass(frozen=True)
+class Point:
+    """A click.
+
+    Parameters
+    ----------
+    xyz : (3,) patient mm, RAS+
+    positive : bool
+        Whether the point lies in the object (True) or outside (False).
+    """
+
+    xyz: Xyz
+    positive: bool = True
+    kind: ClassVar[str] = "point"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "xyz", _xyz(self.xyz, "A point"))
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box along the patient axes around the object; flat along one axis for an in-plane box.
+
+    Parameters
+    ----------
+    low, high : (3,) patient mm, RAS+
+        Opposite corners; sorted on construction.
+    """
+
+    low: Xyz
+    high: Xyz
+    positive: bool = True
+    kind: ClassVar[str] = "box"
+
+    def __post_init__(self) -> None:
+        a, b = _xyz(self.low, "A box corner"), _xyz(self.high, "A box corner")
+        object.__setattr__(self, "low", tuple(map(min, a, b)))
+        object.__setattr__(self, "high", tuple(map(max, a, b)))
+
+
+@dataclass(frozen=True)
+class Scribble:
+    """A drawn line.
+
+    Parameters
+    ----------
+    points : sequence of (3,) patient mm, RAS+
+        At least one; neighbours are joined by straight lines.
+    positive : bool
+    """
+
+    points: tuple[Xyz, ...]
+    positive: bool = True
+    kind: ClassVar[str] = "scribble"
+
+    def __post_init__(self) -> None:
+        points = tuple(_xyz(p, "A scribble point") for p in self.points)
+        if not points:
+            raise BadPrompt(f"A {self.kind} needs at least one point.")
+        object.__setattr__(self, "points", points)
+
+
+@dataclass(frozen=True)
+class Lasso(Scribble):
+    """A closed line drawn around the object (or around what is not the object) in one plane."""
+
+    kind: ClassVar[str] = "lasso"
+
+
+Mark = Point | Box | Scribble | Lasso
+KINDS: dict[str, type[Point] | type[Box] | type[Scribble] | type[Lasso]] = {
+    "point": Point, "box": Box, "scribble": Scribble, "lasso": Lasso,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """All that was pointed at so far, oldest first. Undo is a shorter tuple.
+
+    Parameters
+    ----------
+    marks : tuple of Point, Box, Scribble or Lasso
+    """
+
+    marks: tuple[Mark, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "marks", tuple(self.marks))
+
+    def plus(self, *marks: Mark) -> Prompts:
+        """Return these prompts and more."""
+        return Prompts((*self.marks, *marks))
+
+    def undone(self, steps: int = 1) -> Prompts:
+        """Return these prompts without the last `steps`."""
+        return Prompts(self.marks[: max(0, len(self.marks) - steps)])
+
+    def of(self, kind: type) -> tuple[Any, ...]:
+        """Return the marks of exactly one kind."""
+        return tuple(mark for mark in self.marks if type(mark) is kind)
+
+    def __len__(self) -> int:
+        return len(self.marks)
+
+    def __iter__(self) -> Iterator[Mark]:
+        return iter(self.marks)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return plain values, ready for `json.dumps`."""
+        records: list[dict[str, Any]] = []
+        for mark in self.marks:
+            record: dict[str, Any] = {"kind": mark.kind, "positive": mark.positive}
+            if isinstance(mark, Point):
+                record["xyz"] = list(mark.xyz)
+            elif isinstance(mark, Box):
+                record["low"], record["high"] = list(mark.low), list(mark.high)
+            else:
+                record["points"] = [list(p) for p in mark.points]
+            records.append(record)
+        return records
+
+    @classmethod
+    def from_json(cls, records: list[Mapping[str, Any]]) -> Prompts:
+        """Rebuild prompts from `to_json`.
+
+        Raises
+        ------
+        BadPrompt
+            If a record is of an unknown kind or lacks its coordinates.
+        """
+        marks: list[Mark] = []
+        for record in records:
+            facts = dict(record)
+            kind = KINDS.get(str(facts.pop("kind", "")))
+            if kind is None:
+                raise BadPrompt(f"Unknown kind of prompt: {record.get('kind')!r}.")
+            try:
+                marks.append(kind(**facts))
+            except TypeError:
+                raise BadPrompt(f"A {record.get('kind')} prompt lacks its coordinates: {facts}.") from None
+        return cls(tuple(marks))

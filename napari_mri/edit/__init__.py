@@ -1,0 +1,1 @@
+"""Label operations as pure functions, and the edit log."""

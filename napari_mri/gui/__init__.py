@@ -1,0 +1,1 @@
+"""The napari face: napari and Qt live here and nowhere else."""

@@ -1,0 +1,55 @@
+"""What every file format tells about itself; `files` asks each one "is this yours?" by content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+from napari_mri.core.volume import Volume
+
+MODULES = ("nifti", "dicom")
+"""Modules of this folder that hold a ``FORMATS`` tuple, asked in this order."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to keep volumes in files.
+
+    Parameters
+    ----------
+    name : str
+        ``"nifti"``, ``"dicom"``, …
+    title : str
+        As in a file dialog.
+    endings : tuple of str
+        File name endings a writer is chosen by, each with its dot, longest first.
+    mine : callable
+        ``mine(path, head) -> bool``; `head` is the first 1024 bytes of the file (of the unpacked
+        content where the file is gzipped), empty for a folder.
+    read : callable
+        ``read(path) -> tuple of Volume``: every series or volume found, at least one, or a
+        `FileProblem`.
+    write : callable, optional
+        ``write(volume, path)``; must write to exactly `path` (the caller makes it atomic).
+    folders : bool
+        Whether `mine` and `read` also take a folder.
+    holds : frozenset of str
+        What a writer can keep: ``"volume"``, ``"labels"``, ``"4d"``, ``"names"``, ``"overlap"``.
+    """
+
+    name: str
+    title: str
+    endings: tuple[str, ...]
+    mine: Callable[[Path, bytes], bool]
+    read: Callable[[Path], tuple[Volume, ...]]
+    write: Callable[[Volume, Path], None] | None = None
+    folders: bool = False
+    holds: frozenset[str] = field(default_factory=frozenset)
+
+
+def all_formats() -> Iterable[Format]:
+    """Yield every format of the house, readers first asked first."""
+    for name in MODULES:
+        yield from import_module(f"napari_mri.io.{name}").FORMATS

@@ -1,0 +1,1 @@
+"""Figures about volumes and labels, with their units."""

@@ -1,0 +1,1 @@
+"""Torch modules: shapes on each line, no files, no cards."""
