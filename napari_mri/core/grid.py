@@ -225,7 +225,10 @@ class Grid:
 
     def turned(self, axes: str) -> Grid:
         """Return the same voxels in another storage order (see `turn_to`)."""
-        order, flips = self.turn_to(axes)
+        return self.reordered(*self.turn_to(axes))
+
+    def reordered(self, order: tuple[int, ...], flips: tuple[bool, ...]) -> Grid:
+        """Return the same voxels with axes swapped, then flipped, as `turn_to` tells."""
         shape = [self.shape[n] for n in order]
         turn = np.zeros((4, 4))
         turn[3, 3] = 1
@@ -290,8 +293,9 @@ def turn_array(data: NDArray[Any], order: tuple[int, ...], flips: tuple[bool, ..
     return turned[tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)]
 
 
-def turn_array_back(data: NDArray[Any], order: tuple[int, ...], flips: tuple[bool, ...]) -> NDArray[Any]:
-    """Undo `turn_array` with the same `order` and `flips`; a view, no copy."""
-    unflipped = data[tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)]
-    back = [order.index(n) for n in range(3)]
-    return unflipped.transpose(*back, *range(3, data.ndim))
+def way_back(
+    order: tuple[int, ...], flips: tuple[bool, ...]
+) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """Return the `order` and `flips` that undo the given ones, exactly, whatever the letters say."""
+    i, j, k = (order.index(n) for n in range(3))
+    return (i, j, k), (flips[i], flips[j], flips[k])

@@ -185,8 +185,11 @@ class Volume:
 
     def turned(self: Some, axes: str) -> Some:
         """Return the same voxels in another storage order, e.g. ``"RAS"``; a view, no copy."""
-        order, flips = self.grid.turn_to(axes)
-        return replace(self, data=turn_array(self.data, order, flips), grid=self.grid.turned(axes))
+        return self.reordered(*self.grid.turn_to(axes))
+
+    def reordered(self: Some, order: tuple[int, ...], flips: tuple[bool, ...]) -> Some:
+        """Return the same voxels with axes swapped, then flipped, as `Grid.turn_to` tells; a view."""
+        return replace(self, data=turn_array(self.data, order, flips), grid=self.grid.reordered(order, flips))
 
     def fingerprint(self) -> str:
         """Return the sha256 of voxels, their type and the grid (C order), in hex."""

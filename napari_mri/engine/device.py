@@ -1,0 +1,67 @@
+"""Which processor a model runs on, and how much memory is free there."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+from napari_mri.core.errors import BadOption, MissingExtra
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+
+
+def has_torch() -> bool:
+    """Tell whether torch is installed, without importing it."""
+    return find_spec("torch") is not None
+
+
+def choose(wish: str = "auto") -> str:
+    """Return the device to run on.
+
+    Parameters
+    ----------
+    wish : str
+        ``"auto"`` (CUDA, else MPS, else CPU), ``"cuda"``, ``"mps"`` or ``"cpu"``.
+
+    Raises
+    ------
+    BadOption
+        For another word, or a device this machine does not have.
+    MissingExtra
+        If a GPU is asked for and torch is not installed.
+    """
+    if wish not in DEVICES:
+        raise BadOption(f"There is no device '{wish}'.", hint=f"Choose one of {', '.join(DEVICES)}.")
+    if wish == "cpu" or (wish == "auto" and not has_torch()):
+        return "cpu"
+    if not has_torch():
+        raise MissingExtra(f"The device '{wish}' needs torch.", hint="pip install 'napari-mri-workbench[models]'")
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wish == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there[wish]:
+        raise BadOption(f"This machine has no usable {wish} device.", hint="Use --device cpu or auto.")
+    return wish
+
+
+def free_bytes(device: str) -> int:
+    """Return the free memory of a device in bytes (of the main memory for ``"cpu"`` and ``"mps"``)."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not told by this system
+        return 4 << 30
+
+
+def processor_name(device: str) -> str:
+    """Return what to write into the history about where a result was computed."""
+    if device == "cuda":
+        import torch
+
+        return f"cuda ({torch.cuda.get_device_name()})"
+    return device
