@@ -1,0 +1,53 @@
+# make demo   the main job on the sample head (window if there is a display, files otherwise)
+# make test   every check: style, types, floors, tests
+# VENV=/path/to/env puts the environment elsewhere.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+# Tests open real windows: on a machine without a screen a virtual one is used where it is installed.
+SCREEN := $(shell command -v xvfb-run >/dev/null 2>&1 && [ -z "$$DISPLAY$$WAYLAND_DISPLAY" ] && echo xvfb-run -a -s \"-screen 0 1600x1000x24\")
+
+.PHONY: demo test lint types floors tests constraints bench contact-sheet train-skullstrip clean
+
+demo: $(VENV)/.ready
+	$(BIN)/napari-mri demo
+
+test: $(VENV)/.ready lint types floors tests
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check napari_mri tests training benchmarks sample_data
+
+types: $(VENV)/.ready
+	$(BIN)/mypy
+
+floors: $(VENV)/.ready
+	$(BIN)/lint-imports
+
+tests: $(VENV)/.ready
+	@sh tests/missing_packages.sh
+	$(SCREEN) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# One environment with everything. napari needs Python 3.11: where python3 is older, uv brings one.
+$(VENV)/.ready: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "uv>=0.5"
+	@if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	    $(BIN)/uv venv --quiet --clear --seed --python 3.12 $(VENV).new && rm -rf $(VENV) && mv $(VENV).new $(VENV) && \
+	    $(BIN)/python -m pip install --quiet "uv>=0.5"; fi
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[all,test,train]"
+	@touch $@
+
+# The pinned set: resolved by uv from setup.cfg, for Python 3.11 and later.
+constraints:
+	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header \
+	    --all-extras --no-emit-package napari-mri-workbench setup.cfg -o constraints.txt
+
+train-skullstrip: $(VENV)/.ready
+	$(BIN)/python -m training.train_skullstrip
+
+contact-sheet: $(VENV)/.ready
+	$(BIN)/python -m training.contact_sheet
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
