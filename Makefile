@@ -38,10 +38,10 @@ $(VENV)/.ready: setup.cfg constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[all,test,train]"
 	@touch $@
 
-# The pinned set: resolved by uv from setup.cfg, for Python 3.11 and later.
+# The pinned set: resolved by uv from setup.cfg and constraints.in, for Python 3.11 and later.
 constraints:
 	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header \
-	    --all-extras --no-emit-package napari-mri-workbench setup.cfg -o constraints.txt
+	    --all-extras --no-emit-package napari-mri-workbench -c constraints.in setup.cfg -o constraints.txt
 
 train-skullstrip: $(VENV)/.ready
 	$(BIN)/python -m training.train_skullstrip
