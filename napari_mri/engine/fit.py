@@ -1,0 +1,281 @@
+"""There and back: bring a scan to the spacing, intensity and size a net expects, and its answer home.
+
+Nothing here turns axes by name: `tasks` hands a model its scan in the storage order it wants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_mri.core.grid import Grid, turn_array
+from napari_mri.core.volume import Volume
+
+Array = NDArray[np.float32]
+_FULL = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A straight line between scan intensities and those of a net: ``(value - offset) / factor``.
+
+    Parameters
+    ----------
+    offset : float
+        The intensity that becomes 0.
+    factor : float
+        The intensity step that becomes 1; never 0.
+    """
+
+    offset: float = 0.0
+    factor: float = 1.0
+
+    def there(self, data: NDArray[Any]) -> Array:
+        """Return the data as the net sees it, float32."""
+        return ((data.astype(np.float32) - np.float32(self.offset)) / np.float32(self.factor)).astype(np.float32)
+
+    def home(self, data: NDArray[Any]) -> Array:
+        """Undo `there`."""
+        return (data.astype(np.float32) * np.float32(self.factor) + np.float32(self.offset)).astype(np.float32)
+
+
+def robust_scale(data: NDArray[Any], low: float = 0.5, high: float = 99.5) -> Scale:
+    """Return the scale that sends two percentiles of the finite voxels to 0 and 1.
+
+    Parameters
+    ----------
+    data : ndarray
+    low, high : float
+        Percentiles. A constant image gets factor 1.
+    """
+    values = _sample(data)
+    bottom, top = (float(v) for v in np.percentile(values, (low, high)))
+    return Scale(bottom, top - bottom if top > bottom else 1.0)
+
+
+def standard_scale(data: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Scale:
+    """Return the scale that gives mean 0 and standard deviation 1 within `mask` (default: everywhere)."""
+    values = _sample(data if mask is None or not mask.any() else data[mask])
+    spread = float(values.std())
+    return Scale(float(values.mean()), spread if spread > 0 else 1.0)
+
+
+def _sample(data: NDArray[Any], most: int = 2_000_000) -> NDArray[np.float64]:
+    """Return finite values as float64, thinned by a fixed stride: percentiles need no more."""
+    flat = data.reshape(-1)
+    values = np.asarray(flat[:: max(1, flat.size // most)], dtype=np.float64)
+    values = values[np.isfinite(values)]
+    return values if values.size else np.zeros(1)
+
+
+def finite(data: NDArray[Any]) -> Array:
+    """Return float32 voxels in which NaN and infinite ones are the smallest finite value."""
+    out = np.asarray(data, dtype=np.float32)
+    good = np.isfinite(out)
+    if good.all():
+        return out
+    lowest = out[good].min() if good.any() else np.float32(0)
+    return np.where(good, out, lowest).astype(np.float32)
+
+
+def resampled(
+    data: NDArray[Any], source: Grid, target: Grid, *, order: int = 1, outside: float | None = None
+) -> Array:
+    """Interpolate voxels of one grid at the voxel centres of another.
+
+    Where the target is coarser the data are averaged first, so that fine detail does not alias.
+
+    Parameters
+    ----------
+    data : ndarray, `source.shape`
+    source, target : Grid
+        Any two, of any orientation and obliquity.
+    order : int
+        0 nearest (no averaging, for label numbers), 1 linear, 3 cubic.
+    outside : float, optional
+        Value beyond the source; by default its border is continued.
+
+    Returns
+    -------
+    ndarray, `target.shape`, float32
+    """
+    from scipy import ndimage
+
+    turn, flips = source.turn_to(target.axes)
+    values = finite(turn_array(data, turn, flips))
+    grid = source.turned(target.axes)
+    if order > 0:
+        values, grid = _averaged(values, grid, target.spacing)
+    if values.shape == target.shape and grid.same(target, 1e-6):
+        return np.ascontiguousarray(values)
+    step = np.linalg.inv(grid.affine) @ target.affine
+    matrix, offset = step[:3, :3], step[:3, 3]
+    mode, fill = ("nearest", 0.0) if outside is None else ("grid-constant", float(outside))
+    straight = bool(np.abs(matrix - np.diag(np.diag(matrix))).max() < 1e-6)
+    result = ndimage.affine_transform(
+        values,
+        np.diag(matrix) if straight else matrix,
+        offset,
+        target.shape,
+        order=order,
+        mode=mode,
+        cval=fill,
+        prefilter=order > 1,
+    )
+    return np.asarray(result, dtype=np.float32)
+
+
+def _averaged(values: Array, grid: Grid, spacing: tuple[float, float, float]) -> tuple[Array, Grid]:
+    """Average whole blocks of voxels, then blur, until nothing finer than `spacing` is left."""
+    from scipy.ndimage import gaussian_filter
+
+    ratio = np.asarray(spacing) / np.asarray(grid.spacing)
+    block = np.maximum(1, np.floor(ratio + 1e-3)).astype(int)
+    if block.max() > 1:
+        spare = [(0, int(-n % b)) for n, b in zip(values.shape, block, strict=True)]
+        full = np.pad(values, spare, mode="edge") if any(after for _, after in spare) else values
+        for axis, b in enumerate(block):
+            if b > 1:
+                sides = [*full.shape[:axis], full.shape[axis] // b, int(b), *full.shape[axis + 1 :]]
+                full = full.reshape(sides).mean(axis=axis + 1, dtype=np.float32)
+        values = full
+        affine = grid.affine.copy()
+        affine[:3, 3] = grid.to_patient((block - 1) / 2.0)
+        affine[:3, :3] = grid.affine[:3, :3] * block
+        grid = Grid((values.shape[0], values.shape[1], values.shape[2]), affine)
+    left = ratio / block
+    sigma = 0.42 * np.sqrt(np.maximum(left**2 - 1.0, 0.0))
+    return (gaussian_filter(values, sigma) if sigma.max() > 0.1 else values), grid
+
+
+def mask_resampled(mask: NDArray[Any], source: Grid, target: Grid) -> NDArray[np.bool_]:
+    """Bring a mask to another grid with a smooth outline: linear interpolation, cut at one half.
+
+    Parameters
+    ----------
+    mask : ndarray of bool (or of probabilities in 0 to 1), `source.shape`
+
+    Returns
+    -------
+    ndarray of bool, `target.shape`; False beyond the source
+    """
+    if mask.dtype == np.bool_ and source.same(target, 1e-6):
+        return mask
+    return resampled(mask, source, target, order=1, outside=0.0) >= 0.5
+
+
+def labels_resampled(labels: NDArray[Any], source: Grid, target: Grid) -> NDArray[Any]:
+    """Bring label numbers to another grid by their nearest voxel; dtype kept, 0 outside."""
+    return resampled(labels, source, target, order=0, outside=0.0).astype(labels.dtype)
+
+
+def padded(data: NDArray[Any], multiple: ArrayLike, mode: str = "edge") -> tuple[NDArray[Any], _FULL]:
+    """Pad the last three axes on both sides until each is a multiple of something.
+
+    Parameters
+    ----------
+    data : ndarray, (..., I, J, K)
+    multiple : int or 3 int
+    mode : str
+        As `numpy.pad`.
+
+    Returns
+    -------
+    padded : ndarray
+    inner : 3 slices
+        Where the data lie in it, for the last three axes.
+    """
+    unit = np.broadcast_to(np.asarray(multiple, dtype=int), (3,))
+    sides = [(int(-n % m) // 2, int(-n % m) - int(-n % m) // 2) for n, m in zip(data.shape[-3:], unit, strict=True)]
+    inner = tuple(slice(before, before + n) for (before, _), n in zip(sides, data.shape[-3:], strict=True))
+    place = (inner[0], inner[1], inner[2])
+    if not any(after for _, after in sides):
+        return data, place
+    return np.pad(data, [(0, 0)] * (data.ndim - 3) + sides, mode=mode), place  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a net expects of the array it is fed.
+
+    Parameters
+    ----------
+    spacing : 3 float, optional
+        mm along the array axes; the scan's own where None.
+    multiple : int
+        Each side must be a multiple of it.
+    intensity : str
+        ``"robust"`` (percentiles 0.5 and 99.5 to 0 and 1), ``"standard"`` (mean 0, deviation 1) or
+        ``"raw"``.
+    """
+
+    spacing: tuple[float, float, float] | None = None
+    multiple: int = 1
+    intensity: str = "robust"
+
+
+@dataclass(frozen=True)
+class Trip:
+    """The way from a scan to a net and home again, as `there` went it.
+
+    Parameters
+    ----------
+    scan : Grid
+        Where the answer must come home to.
+    net : Grid
+        The grid of the padded array fed to the net: prompts go there by `net.to_voxels`.
+    inner : 3 slices
+        The part of that array that is scan and not padding.
+    scale : Scale
+    """
+
+    scan: Grid
+    net: Grid
+    inner: _FULL
+    scale: Scale
+
+    def _bare(self) -> Grid:
+        low = [part.start for part in self.inner]
+        return self.net.cropped(low, [part.stop for part in self.inner])
+
+    def image_home(self, data: NDArray[Any], order: int = 3) -> Array:
+        """Bring grey values (I, J, K) of the net's grid home, in intensities of the scan."""
+        return self.scale.home(resampled(data[self.inner], self._bare(), self.scan, order=order))
+
+    def mask_home(self, data: NDArray[Any]) -> NDArray[np.bool_]:
+        """Bring a mask or probabilities (I, J, K) in 0 to 1 home; cut at one half."""
+        return mask_resampled(data[self.inner], self._bare(), self.scan)
+
+    def map_home(self, data: NDArray[Any]) -> Array:
+        """Bring a map (I, J, K) that is no intensity (distance, probability) home, linearly."""
+        return resampled(data[self.inner], self._bare(), self.scan)
+
+    def labels_home(self, data: NDArray[Any]) -> NDArray[Any]:
+        """Bring label numbers (I, J, K) home."""
+        return labels_resampled(data[self.inner], self._bare(), self.scan)
+
+
+def there(scan: Volume, plan: Plan) -> tuple[Array, Trip]:
+    """Bring a 3D scan to a net.
+
+    Parameters
+    ----------
+    scan : Volume, (I, J, K)
+    plan : Plan
+
+    Returns
+    -------
+    data : ndarray, (I', J', K') float32
+    trip : Trip
+        Brings answers home.
+    """
+    grid = scan.grid if plan.spacing is None else scan.grid.respaced(plan.spacing)
+    data = finite(scan.data) if plan.spacing is None else resampled(scan.data, scan.grid, grid)
+    scales = {"robust": robust_scale, "standard": standard_scale, "raw": lambda _: Scale()}
+    scale = scales[plan.intensity](data)
+    full, inner = padded(scale.there(data), plan.multiple)
+    low = np.asarray([-part.start for part in inner])
+    return full, Trip(scan.grid, grid.cropped(low, low + np.asarray(full.shape)), inner, scale)
