@@ -14,6 +14,31 @@ MODULES = ("nifti", "dicom")
 
 
 @dataclass(frozen=True)
+class Found:
+    """A volume that was found in a file or folder and not read yet.
+
+    Parameters
+    ----------
+    title : str
+        What a person knows it by, e.g. ``"3 T1 MPRAGE 192×256×256"``.
+    open : callable
+        ``open() -> Volume`` reads it, or raises why it cannot be read.
+    number : int, optional
+        Series number, where there is one.
+    shape : tuple of int
+        Of the array to come.
+    problem : str
+        Why it will not open, where that is known beforehand.
+    """
+
+    title: str
+    open: Callable[[], Volume]
+    number: int | None = None
+    shape: tuple[int, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class Format:
     """One way to keep volumes in files.
 
@@ -37,6 +62,8 @@ class Format:
         Whether `mine` and `read` also take a folder.
     holds : frozenset of str
         What a writer can keep: ``"volume"``, ``"labels"``, ``"4d"``, ``"names"``, ``"overlap"``.
+    survey : callable, optional
+        ``survey(path) -> tuple of Found``: what `read` would give, in that order, without the voxels.
     """
 
     name: str
@@ -47,6 +74,7 @@ class Format:
     write: Callable[[Volume, Path], None] | None = None
     folders: bool = False
     holds: frozenset[str] = field(default_factory=frozenset)
+    survey: Callable[[Path], tuple[Found, ...]] | None = None
 
 
 def all_formats() -> Iterable[Format]:
