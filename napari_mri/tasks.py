@@ -248,7 +248,7 @@ class ScanSession(Session):
         takes = self.model.card.prompts
         for mark in prompts:
             if not isinstance(mark, takes):
-                known = ", ".join(kind.kind for kind in takes) or "none"
+                known = ", ".join(str(getattr(kind, "kind", kind.__name__)) for kind in takes) or "none"
                 raise BadPrompt(f"{self.model.card.title} takes no {mark.kind}.", hint=f"It takes: {known}.")
             places = (mark.xyz,) if isinstance(mark, Point) else () if isinstance(mark, Box) else mark.points
             if places and not any(self.scan.grid.holds(place) for place in places):

@@ -216,7 +216,7 @@ class Grid:
         """
         wanted = axes.upper()
         if len(wanted) != 3 or sorted(_AXIS_OF.get(letter, -1) for letter in wanted) != [0, 1, 2]:
-            raise GeometryProblem(f"'{axes}' is not an orientation.", hint="Use three letters such as RAS or LPS.")
+            raise GeometryProblem(f"'{axes}' is not an orientation.", hint="Use letters such as RAS or LPS.")
         have = self.axes
         place = {_AXIS_OF[letter]: n for n, letter in enumerate(have)}
         order = [place[_AXIS_OF[letter]] for letter in wanted]

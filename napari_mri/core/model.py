@@ -106,10 +106,12 @@ class Knob:
             raise BadOption(f"{flag} takes {_word(self.type)}, not {value!r}.", hint=self.says) from None
         if self.choices and fit not in self.choices:
             raise BadOption(f"{flag} must be one of {', '.join(map(str, self.choices))}, not {value!r}.")
-        if self.type in (int, float):
-            if (self.low is not None and not fit >= self.low) or (self.high is not None and not fit <= self.high):
-                unit = f" {self.unit}" if self.unit else ""
-                raise BadOption(f"{flag} must lie in {self.low} to {self.high}{unit}, not {value}.", hint=self.says)
+        number = self.type in (int, float)
+        below = number and self.low is not None and not fit >= self.low
+        above = number and self.high is not None and not fit <= self.high
+        if below or above:
+            unit = f" {self.unit}" if self.unit else ""
+            raise BadOption(f"{flag} must lie in {self.low} to {self.high}{unit}, not {value}.", hint=self.says)
         return fit
 
 

@@ -77,7 +77,7 @@ class Origin:
         return Origin, (self.title, self.format, self.path, dict(self.fields), self.warnings)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Volume:
     """Grey values on a grid.
 
@@ -193,16 +193,16 @@ class Volume:
 
     def fingerprint(self) -> str:
         """Return the sha256 of voxels, their type and the grid (C order), in hex."""
-        sha = hashlib.sha256()
-        sha.update(f"{self.data.dtype.newbyteorder('<').str}{self.data.shape}".encode())
-        sha.update(np.ascontiguousarray(self.grid.affine, dtype="<f8").tobytes())
         little = self.data.dtype.newbyteorder("<")
+        sha = hashlib.sha256()
+        sha.update(f"{little.str}{self.data.shape}".encode())
+        sha.update(np.ascontiguousarray(self.grid.affine, dtype="<f8").tobytes())
         for slab in self.data:
             sha.update(np.ascontiguousarray(slab, dtype=little).data)
         return sha.hexdigest()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Labels(Volume):
     """Integers that have names, on a grid.
 

@@ -110,7 +110,7 @@ def fetch(weights: Weights, report: Callable[[float, str], None] | None = None) 
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with urllib.request.urlopen(weights.url, timeout=30) as answer, part.open("wb") as file:  # noqa: S310
+        with urllib.request.urlopen(weights.url, timeout=30) as answer, part.open("wb") as file:
             total, done = int(answer.headers.get("Content-Length") or weights.size or 0), 0
             while block := answer.read(1 << 20):
                 file.write(block)

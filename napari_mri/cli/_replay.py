@@ -1,0 +1,60 @@
+"""Find the scan and the result that a sidecar speaks of, and make the result again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from napari_mri import tasks
+from napari_mri.core.errors import FileProblem, MriError
+from napari_mri.core.history import Step
+from napari_mri.core.volume import Volume
+from napari_mri.engine.runtime import LocalRuntime
+from napari_mri.io.files import load
+from napari_mri.io.history import read_history
+
+
+def again(sidecar: Path, source: str | None, rt: LocalRuntime) -> tuple[tasks.Outcome, bool | None]:
+    """Carry out the last order of a sidecar once more.
+
+    Returns
+    -------
+    outcome : Outcome
+    same : bool or None
+        Whether the voxels equal those of the file beside the sidecar; None if there is none, or if it
+        was changed by hand afterwards.
+    """
+    steps = read_history(sidecar)
+    ordered = [n for n, step in enumerate(steps) if step.order is not None]
+    if not ordered:
+        raise MriError(f"{sidecar.name} holds no order that could be carried out again.")
+    step = steps[ordered[-1]]
+    scan = load(source) if source else _beside(sidecar, step)
+    outcome = tasks.replay(step, scan, rt)
+    before = _result_of(sidecar)
+    if before is None or ordered[-1] != len(steps) - 1:
+        return outcome, None
+    return outcome, bool(np.array_equal(before.data, outcome.result.data))
+
+
+def _result_of(sidecar: Path) -> Volume | None:
+    stem = sidecar.name.removesuffix(".json").removesuffix(".history")
+    for found in sorted(sidecar.parent.glob(f"{stem}.*")):
+        if found.suffix != ".json" and found.is_file():
+            return load(found)
+    return None
+
+
+def _beside(sidecar: Path, step: Step) -> Volume:
+    expected = step.facts.get("input")
+    for path in sorted(sidecar.parent.iterdir()):
+        if path.suffix == ".json" or path.name.startswith("."):
+            continue
+        try:
+            scan = load(path)
+        except MriError:
+            continue  # not a scan, or several: then it is not the one
+        if scan.fingerprint() == expected:
+            return scan
+    raise FileProblem(f"The scan that {sidecar.name} speaks of is not beside it.", hint="Give it: replay SIDECAR IN OUT.")

@@ -1,0 +1,151 @@
+"""``skullstrip``, ``denoise``, ``superres`` and ``replay``: run a model, write its result."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from napari_mri.cli.flags import GrownCommand, picked, word_after
+from napari_mri.cli.progress import running, told, warn
+from napari_mri.core.errors import FileProblem, UnknownModel
+from napari_mri.core.history import Order
+from napari_mri.core.model import TASKS, Knob
+from napari_mri.core.volume import Volume
+
+DEVICES = click.Choice(["auto", "cuda", "mps", "cpu"])
+
+
+def grow_model(task: str) -> Callable[[Sequence[str]], tuple[tuple[Knob, ...], str]]:
+    """Return the function that finds the flags of the model named among raw arguments."""
+
+    def grow(args: Sequence[str]) -> tuple[tuple[Knob, ...], str]:
+        from napari_mri import registry
+
+        wish = word_after(args, "--model") or "auto"
+        listed = registry.list_models(task)
+        names = ", ".join(entry.name for entry in listed)
+        by_name = {entry.name: entry.model for entry in listed}
+        try:
+            model = registry.find(task) if wish == "auto" else by_name.get(wish)
+        except UnknownModel:
+            model = None
+        if model is None:
+            return (), f"Models: {names}."
+        return model.knobs, f"Flags of the model '{model.card.name}' are shown. All models: {names}."
+
+    return grow
+
+
+def read(path: str, series: str | None) -> Volume:
+    """Read one scan and tell its warnings."""
+    from napari_mri.io.files import load
+
+    scan = load(path, series=series)
+    warn(scan.origin.warnings)
+    return scan
+
+
+def check_target(target: str, *sources: str) -> None:
+    """Refuse, before any work, a place the result could not be written to.
+
+    Raises
+    ------
+    FileProblem
+        If its format or folder does not exist, or it is one of the scans.
+    """
+    from napari_mri.io.files import writer_of
+
+    path = Path(target)
+    writer_of(path)
+    if not path.absolute().parent.is_dir():
+        raise FileProblem(f"The folder of {target} does not exist.", hint="Make it first, or choose another.")
+    for source in sources:
+        if path.exists() and Path(source).exists() and path.samefile(source):
+            raise FileProblem(f"{target} is the scan itself.", hint="Give the result another name.")
+
+
+def write(volume: Volume, target: str) -> None:
+    """Write a result and say where it is."""
+    from napari_mri.io.files import save
+
+    click.echo(str(save(volume, target)))
+
+
+def _run(task: str, source: str, target: str, model: str, device: str, series: str | None, **rest: Any) -> None:
+    ctx = click.get_current_context()
+    params = picked(ctx.meta["napari_mri.knobs"], rest)
+    with told(), running(device) as rt:
+        from napari_mri import tasks
+
+        for path in (target, *filter(None, (rest.get("brain"),)), *(path for _, path in rest.get("extra") or ())):
+            check_target(path, source)
+        scan = read(source, series)
+        outcome = tasks.run(Order(task, model, params), scan, rt)
+        warn(outcome.warnings)
+        write(outcome.result, target)
+        if rest.get("brain"):
+            inside = outcome.result.data != 0
+            step = outcome.result.history[-1]
+            write(scan.with_data(scan.data * inside).after(step), rest["brain"])
+        for name, path in rest.get("extra") or ():
+            if name not in outcome.extras:
+                there = ", ".join(outcome.extras) or "none"
+                raise FileProblem(f"The model gives no '{name}'.", hint=f"By-products of this run: {there}.")
+            write(outcome.extras[name], path)
+
+
+def _command(task: str) -> click.Command:
+    params: list[click.Parameter] = [
+        click.Argument(["source"], metavar="IN"),
+        click.Argument(["target"], metavar="OUT"),
+        click.Option(["--model"], default="auto", show_default=True, help="Name of the model."),
+        click.Option(["--device"], type=DEVICES, default="auto", show_default=True, help="Where to compute."),
+        click.Option(["--series"], help="Which series of a DICOM folder (number or part of its name)."),
+        click.Option(["--extra"], type=(str, str), multiple=True, metavar="NAME FILE",
+                     help="Write a by-product (distance, uncertainty, residual, …) as well."),
+    ]  # fmt: skip
+    if task == "skullstrip":
+        params.append(click.Option(["--brain"], metavar="FILE", help="Write the scan with all but the brain set to 0."))
+    says = {
+        "skullstrip": "Find the brain in the head scan IN and write its mask to OUT.",
+        "denoise": "Take the noise out of the scan IN and write the result to OUT.",
+        "superres": "Write the scan IN on a finer grid to OUT.",
+    }[task]
+    return GrownCommand(
+        name=task, params=params, callback=functools.partial(_run, task), help=says, grow=grow_model(task)
+    )
+
+
+@click.command()
+@click.argument("sidecar")
+@click.argument("source", metavar="[IN]", required=False)
+@click.argument("target", metavar="[OUT]", required=False)
+@click.option("--device", type=DEVICES, default="auto", show_default=True, help="Where to compute.")
+def replay(sidecar: str, source: str | None, target: str | None, device: str) -> None:
+    """Carry out the order in SIDECAR again, on the scan IN, and write the result to OUT.
+
+    Without IN, the scan is looked for beside the sidecar by its content. Without OUT, the result is
+    compared with the one beside the sidecar and nothing is written.
+    """
+    with told(), running(device) as rt:
+        from napari_mri.cli._replay import again
+
+        if target:
+            check_target(target, *filter(None, (source,)))
+        outcome, same = again(Path(sidecar), source, rt)
+        warn(outcome.warnings)
+        if target:
+            write(outcome.result, target)
+        if same is not None:
+            click.echo("Same voxels as before." if same else "The voxels DIFFER from those beside the sidecar.")
+            if not same:
+                raise click.exceptions.Exit(1)
+        elif not target:
+            click.echo("Done; give OUT to keep the result.")
+
+
+COMMANDS = {**{task: _command(task) for task in TASKS if task != "segment"}, "replay": replay}
