@@ -1,0 +1,60 @@
+"""Prompts: undo is a shorter tuple, JSON brings them back, nonsense is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_mri.core.errors import BadPrompt
+from napari_mri.core.prompts import Box, Lasso, Point, Prompts, Scribble
+
+places = st.tuples(*[st.floats(-500, 500)] * 3)
+marks = st.one_of(
+    st.builds(Point, places, st.booleans()),
+    st.builds(Box, places, places, st.booleans()),
+    st.builds(Scribble, st.lists(places, min_size=1, max_size=5).map(tuple), st.booleans()),
+    st.builds(Lasso, st.lists(places, min_size=1, max_size=5).map(tuple), st.booleans()),
+)
+
+
+@given(st.lists(marks, max_size=6))
+def test_json_brings_prompts_back(some):
+    prompts = Prompts(tuple(some))
+    assert Prompts.from_json(prompts.to_json()) == prompts
+
+
+@given(st.lists(marks, min_size=1, max_size=6), marks)
+def test_undo_gives_the_earlier_prompts(some, one):
+    prompts = Prompts(tuple(some))
+    assert prompts.plus(one).undone() == prompts
+    assert prompts.undone(99) == Prompts()
+
+
+def test_a_box_is_sorted():
+    assert Box((5, -1, 3), (1, 2, 3)) == Box((1, -1, 3), (5, 2, 3))
+
+
+def test_numpy_numbers_are_taken():
+    assert Point(np.array([1, 2, 3])).xyz == (1.0, 2.0, 3.0)
+
+
+@pytest.mark.parametrize("xyz", [(1, 2), (1, 2, float("nan")), (1, 2, float("inf")), "abc", None, (1, 2, 1e9)])
+def test_nonsense_places_are_refused(xyz):
+    with pytest.raises(BadPrompt):
+        Point(xyz)
+
+
+@pytest.mark.parametrize(
+    "records", [[{"kind": "circle"}], [{"kind": "point"}], [{}], [{"kind": "scribble", "points": []}], [{"kind": "box", "low": [1, 2, 3]}]]
+)
+def test_nonsense_records_are_refused(records):
+    with pytest.raises(BadPrompt):
+        Prompts.from_json(records)
+
+
+def test_a_lasso_is_not_listed_as_a_scribble():
+    prompts = Prompts((Lasso(((0, 0, 0),)), Scribble(((1, 1, 1),))))
+    assert len(prompts.of(Scribble)) == 1
+    assert len(prompts.of(Lasso)) == 1
