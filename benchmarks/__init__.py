@@ -1,0 +1,1 @@
+"""Scripts that measure what the README claims, each with its peer in the same run."""
