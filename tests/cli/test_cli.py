@@ -166,3 +166,47 @@ def test_a_by_product_that_is_not_there_is_told_and_the_mask_kept(scan_file, tmp
     assert "no 'nonsense'" in done.stderr
     assert (tmp_path / "m.nii").exists()
     assert not (tmp_path / "x.nii").exists()
+
+
+def test_edit_corrects_a_label_file_and_keeps_its_place(tmp_path):
+    scan = head(GRIDS["oblique"])
+    data = (scan.data > 300).astype(np.uint8)
+    data[0, 0, 0] = 1
+    mri.save(scan.with_labels(data, {1: "tissue"}), tmp_path / "m.nii.gz")
+    done = call("edit", "drop-islands", tmp_path / "m.nii.gz", tmp_path / "m.nii.gz", "--below-ml", 1)
+    assert done.exit_code == 0, done.stderr
+    labels = mri.load_labels(tmp_path / "m.nii.gz")
+    assert labels.data[0, 0, 0] == 0
+    assert labels.names[1] == "tissue"
+    assert labels.grid.same(scan.grid)
+    assert labels.history[-1].order.model == "drop_islands"
+
+
+def test_edit_never_changes_a_locked_label(tmp_path):
+    scan = head(GRIDS["plain"])
+    data = (scan.data > 300).astype(np.uint8) + (scan.data > 600).astype(np.uint8)
+    mri.save(scan.with_labels(data), tmp_path / "m.nii")
+    done = call("edit", "margin", tmp_path / "m.nii", tmp_path / "out.nii", "--label", 1, "--mm", 8, "--locked", "2")
+    assert done.exit_code == 0, done.stderr
+    after = mri.load_labels(tmp_path / "out.nii").data
+    assert np.array_equal(after == 2, data == 2)
+    assert (after == 1).sum() > (data == 1).sum()
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["no-such-tool", "{m}", "{m}"], 2, "No such command"),
+        (["smooth", "{m}", "{m}", "--locked", "x"], 1, "label values"),
+        (["threshold-inside", "{m}", "{m}"], 2, "--scan"),
+        (["smooth", "{m}", "{m}", "--window", "1", "2"], 1, "needs the scan"),
+    ],
+)
+def test_edit_refuses_what_cannot_be(tmp_path, args, code, says):
+    scan = head(GRIDS["plain"])
+    path = mri.save(scan.with_labels(scan.data > 300), tmp_path / "m.nii")
+    before = path.read_bytes()
+    done = call("edit", *(a.format(m=path) for a in args))
+    assert done.exit_code == code, done.output
+    assert says in done.stderr
+    assert path.read_bytes() == before
