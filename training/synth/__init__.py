@@ -1,0 +1,22 @@
+"""Synthetic heads on torch: one deformation, random contrasts, and the faults of real scanners."""
+
+from training.synth.degrade import degrade, normalise
+from training.synth.geometry import Pose, place, sample_pose
+from training.synth.heads import Head, build_head, load_heads
+from training.synth.paint import paint
+from training.synth.recipe import Recipe, Sample, make_sample
+
+__all__ = [
+    "Head",
+    "Pose",
+    "Recipe",
+    "Sample",
+    "build_head",
+    "degrade",
+    "load_heads",
+    "make_sample",
+    "normalise",
+    "paint",
+    "place",
+    "sample_pose",
+]

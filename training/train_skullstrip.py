@@ -1,0 +1,243 @@
+"""Train the skull-strip network on synthetic heads: `python -m training.train_skullstrip --minutes 90`.
+
+The network regresses the signed distance to the brain surface, in voxels, for two surfaces. Training begins on
+coarse voxels, where a step costs a tenth, and ends at 2 mm. Stopping and starting again goes on from the last
+checkpoint. On a GPU the generator and the network both run there; on a CPU the generator has a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset
+
+from napari_mri.nets.unet import FoldedUNet
+from training.muon import Muon
+from training.paths import CACHE, DATA
+from training.synth import Head, Recipe, load_heads, make_sample
+
+HELD_OUT = ("16", "17", "19")
+REACH = 6.0
+"""Distances are learned up to this many voxels from the surface; beyond, only the side matters."""
+
+
+def recipe_at(progress: float, number: int) -> Recipe:
+    """The recipe of one sample: coarse voxels first, 2 mm in the end, always some of every size."""
+    recipe = Recipe()
+    turn = number % 4
+    if progress < 0.2:
+        spacing = (2.8, 4.0)
+    elif progress < 0.4:
+        spacing = (2.8, 3.6) if turn else (2.0, 2.4)
+    elif progress < 0.6:
+        spacing = (2.0, 2.2) if turn % 2 else (2.6, 3.4)
+    else:
+        spacing = (2.0, 2.0) if turn else (2.1, 3.2)
+    return replace(recipe, spacing=spacing)
+
+
+class Stream(IterableDataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
+    """Endless synthetic pairs; what they are depends on the seed and their number only."""
+
+    def __init__(self, heads: list[Head], seed: int, first: int, clock: Any) -> None:
+        self.heads, self.seed, self.first, self.clock = heads, seed, first, clock
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Yield image (1, I, J, K), target in voxels (2, I, J, K) and seen (1, I, J, K)."""
+        if torch.utils.data.get_worker_info() is not None:
+            torch.set_num_threads(1)
+        number = self.first
+        while True:
+            seed = self.seed * 1_000_003 + number
+            head = self.heads[torch.randint(len(self.heads), (), generator=torch.Generator().manual_seed(seed))]
+            sample = make_sample(head, recipe_at(self.clock.value, number), seed)
+            mm = sample.pose.spacing[0]
+            yield sample.image[None], (sample.distance / mm).clamp(-REACH, REACH), sample.seen[None]
+            number += 1
+
+
+def loss_of(answer: torch.Tensor, target: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Distance error near the surface, and Dice of the two masks.
+
+    Parameters
+    ----------
+    answer, target : torch.Tensor
+        (B, 2, I, J, K), voxels; the target is clipped to +-`REACH`.
+    seen : torch.Tensor
+        (B, 1, I, J, K) bool; elsewhere the scan has no data, and little is asked.
+
+    Returns
+    -------
+    torch.Tensor
+        Scalar.
+    """
+    far = (target.abs() >= REACH) & (answer * target.sign() >= REACH)
+    error = F.smooth_l1_loss(answer, target, beta=0.5, reduction="none").masked_fill(far, 0)
+    weight = (1.25 - target.abs() / 3).clamp(0.12, 1.0) * seen.float().clamp(min=0.02)
+    distance = (error * weight).sum() / weight.sum()
+    inside = torch.sigmoid(-answer / 0.4) * seen
+    truth = torch.sigmoid(-target / 0.4) * seen
+    both = (inside * truth).sum((2, 3, 4))
+    dice = 1 - (2 * both + 50) / ((inside**2).sum((2, 3, 4)) + (truth**2).sum((2, 3, 4)) + 50)
+    return distance + dice.mean()
+
+
+@torch.no_grad()
+def validate(net: torch.nn.Module, heads: list[Head], count: int, device: str) -> dict[str, float]:
+    """Dice of both masks at 2 mm, and error of the distance within 2 voxels of the surface, on heads held out."""
+    net.eval()
+    dices: list[list[float]] = []
+    errors = []
+    for number in range(count):
+        sample = make_sample(heads[number % len(heads)], Recipe(cropped=0.2, stripped=0.0), 900_000_000 + number)
+        answer = net(sample.image[None, None].to(device))[0].cpu() * 2.0
+        near = (sample.distance.abs() < 4) & sample.seen
+        errors.append(float((answer - sample.distance)[near].abs().mean()))
+        found, truth = (answer < 0) & sample.seen, (sample.distance < 0) & sample.seen
+        both = (found & truth).sum((1, 2, 3))
+        dices.append((2 * both / (found.sum((1, 2, 3)) + truth.sum((1, 2, 3)) + 1)).tolist())
+    net.train()
+    table = torch.tensor(dices)
+    return {
+        "dice_csf": round(float(table[:, 0].mean()), 4),
+        "dice_brain": round(float(table[:, 1].mean()), 4),
+        "worst": round(float(table.min()), 4),
+        "error_mm": round(sum(errors) / len(errors), 3),
+    }
+
+
+class Averaged:
+    """Exponential moving average of a network's weights."""
+
+    def __init__(self, net: torch.nn.Module, decay: float = 0.998) -> None:
+        self.decay = decay
+        self.net = FoldedUNet().to(next(net.parameters()).device).to(memory_format=torch.channels_last_3d)
+        self.net.load_state_dict(net.state_dict())
+
+    @torch.no_grad()
+    def update(self, net: torch.nn.Module, step: int) -> None:
+        """Move towards `net`; early on more quickly."""
+        keep = min(self.decay, (1 + step) / (20 + step))
+        for mine, new in zip(self.net.parameters(), net.parameters(), strict=True):
+            mine.lerp_(new, 1 - keep)
+
+
+def write_weights(net: torch.nn.Module, folder: Path, facts: dict[str, Any]) -> None:
+    """Write `skullnet.safetensors` (float16) and its card."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.detach().cpu().half().contiguous() for k, v in net.state_dict().items()}
+    save_file(tensors, folder / "skullnet.safetensors")
+    (folder / "skullnet.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--maps", type=Path, default=DATA)
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--run", default="skullnet", help="name of the run; checkpoints go to CACHE/RUN")
+    parser.add_argument("--minutes", type=float, default=None, help="length of the schedule by the clock")
+    parser.add_argument("--steps", type=int, default=6000, help="length of the schedule without --minutes")
+    parser.add_argument("--lr", type=float, default=0.02)
+    parser.add_argument("--batch", type=int, default=1, help="heads per step (their gradients are added up)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--every", type=int, default=250, help="steps between validations")
+    parser.add_argument("--export", type=Path, default=None, help="folder for the finished weights")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train, or go on training."""
+    import torch.multiprocessing as mp
+
+    args = parse(argv)
+    folder = args.cache / args.run
+    folder.mkdir(parents=True, exist_ok=True)
+    heads = load_heads(args.maps, args.cache)
+    held = [h for h in heads if h.name in HELD_OUT]
+    # Heads stay on the CPU when a worker process makes the samples, on the GPU otherwise.
+    cuda = args.device.startswith("cuda")
+    train = [h.to(args.device) if cuda else h for h in heads if h.name not in HELD_OUT]
+    torch.manual_seed(args.seed)
+    net = FoldedUNet().to(args.device).to(memory_format=torch.channels_last_3d)
+    average = Averaged(net)
+    kernels = [p for p in net.parameters() if p.ndim > 1]
+    vectors = [p for p in net.parameters() if p.ndim == 1]
+    muon = Muon(kernels, lr=args.lr)
+    adam = torch.optim.AdamW(vectors, lr=args.lr * 0.15, weight_decay=0.0)
+    step, spent = 0, 0.0
+    kept = folder / "last.pt"
+    if kept.exists():
+        state = torch.load(kept, map_location=args.device, weights_only=True)
+        net.load_state_dict(state["net"])
+        average.net.load_state_dict(state["average"])
+        muon.load_state_dict(state["muon"])
+        adam.load_state_dict(state["adam"])
+        step, spent = state["step"], state["spent"]
+    clock = mp.Value("d", 0.0)
+    stream = Stream(train, args.seed, step * args.batch, clock)
+    loader = iter(
+        DataLoader(stream, batch_size=1, num_workers=0 if cuda else 1, prefetch_factor=None if cuda else 4)
+    )
+    running: list[float] = []
+    begin = time.perf_counter() - spent
+    while True:
+        spent = time.perf_counter() - begin
+        progress = min(1.0, spent / 60 / args.minutes if args.minutes else step / args.steps)
+        clock.value = progress
+        rate = min(1.0, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * progress)) + 0.005
+        muon.param_groups[0]["lr"] = args.lr * rate
+        adam.param_groups[0]["lr"] = args.lr * 0.15 * rate
+        total = 0.0
+        for _ in range(args.batch):
+            image, target, seen = (part.to(args.device) for part in next(loader))
+            with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
+                answer = net(image)
+            loss = loss_of(answer.float(), target, seen) / args.batch
+            loss.backward()
+            total += float(loss)
+        torch.nn.utils.clip_grad_norm_(vectors, 1.0)
+        muon.step()
+        adam.step()
+        net.zero_grad(set_to_none=True)
+        average.update(net, step)
+        step += 1
+        running.append(total)
+        done = progress >= 1
+        if step % 25 == 0:
+            mean = sum(running[-25:]) / 25
+            _log(folder, {"step": step, "minutes": round(spent / 60, 1), "loss": round(mean, 4)})
+        if step % 100 == 0 or done:
+            state = {"net": net.state_dict(), "average": average.net.state_dict(), "muon": muon.state_dict()}
+            torch.save({**state, "adam": adam.state_dict(), "step": step, "spent": spent}, folder / "new.pt")
+            (folder / "new.pt").replace(kept)
+        if step % args.every == 0 or done:
+            figures = validate(average.net, held, 12, args.device)
+            _log(folder, {"step": step, "minutes": round(spent / 60, 1), **figures})
+        if done:
+            break
+    if args.export is not None:
+        facts = {"steps": step, "seed": args.seed, "minutes": round(spent / 60), "held_out": HELD_OUT}
+        write_weights(average.net, args.export, {**facts, "recipe": asdict(Recipe()), "validation": figures})
+
+
+def _log(folder: Path, line: dict[str, Any]) -> None:
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
