@@ -34,6 +34,7 @@ AXES = ("inferior–superior", "posterior–anterior", "left–right")
 LayerTuple = tuple[NDArray[Any], dict[str, Any], str]
 
 _known: WeakKeyDictionary[Layer, Shown] = WeakKeyDictionary()
+_steps: WeakKeyDictionary[Layer, tuple[Step, ...]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,23 +275,35 @@ def labels_of(layer: Layer, layers: Iterable[Layer], scan: Layer | None = None) 
     GridMismatch
         If it lies on no known scan, or on several that store their voxels differently.
     """
-    record = shown(layer)
-    if record is None or not isinstance(record.volume, Labels) or scan is not None:
-        record = _taken_from(layer, layers, scan, record)
+    record = record_of(layer, layers, scan)
     base = record.volume
     assert isinstance(base, Labels), "records of drawn layers are made from labels"
     data = record.placing.home(np.asarray(layer.data), base.data if base.data.ndim == np.ndim(layer.data) else None)
     fresh = base.with_labels(data, base.names)
-    result = Labels(data, base.grid, base.history, fresh.frames, base.origin, base.names, base.colors)
+    history = (*base.history, *_steps.get(layer, ()))
+    result = Labels(data, base.grid, history, fresh.frames, base.origin, base.names, base.colors)
     if base.data.shape != data.shape or not np.array_equal(base.data, data):
         result = result.after(Step("edited by hand"))
     return result.titled(layer.name)
 
 
+def note(layer: Layer, step: Step) -> None:
+    """Remember something that was done to a layer, for the history of what is saved from it."""
+    _steps[layer] = (*_steps.get(layer, ()), step)
+
+
+def record_of(layer: Layer, layers: Iterable[Layer], scan: Layer | None = None) -> Shown:
+    """Return the record of a Labels layer, found by its place if it has none (see `labels_of`)."""
+    record = shown(layer)
+    if record is None or not isinstance(record.volume, Labels) or scan is not None:
+        return _taken_from(layer, layers, scan, record)
+    return record
+
+
 def _taken_from(layer: Layer, layers: Iterable[Layer], scan: Layer | None, record: Shown | None) -> Shown:
     """Find the record for a layer without one of its own, or check its own against the scan."""
-    if scan is None:
-        return _blank(layer, owner(layer, layers))
+    if scan is None:  # an image that was turned into labels brings its own record
+        return _blank(layer, record or owner(layer, layers))
     home = shown(scan) or Shown(volume_of(scan, layers), _foreign_placing(scan, frame_of(layers) or STRAIGHT))
     if record is not None and isinstance(record.volume, Labels) and record.volume.grid.same(home.volume.grid):
         return record

@@ -1,0 +1,105 @@
+"""Combo boxes that follow a window's layers, and connections that end with their widget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from napari.components import ViewerModel
+from napari.layers import Layer
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
+
+
+class Links:
+    """Connections to napari's events that are undone when a widget goes.
+
+    napari outlives widgets; an event that reaches a deleted one is an error in the user's face.
+
+    Parameters
+    ----------
+    owner : QWidget
+    """
+
+    def __init__(self, owner: QWidget) -> None:
+        self._undo: list[Callable[[], Any]] = []
+        owner.destroyed.connect(self.undo)
+
+    def connect(self, emitter: Any, callback: Callable[..., Any]) -> None:
+        """Connect a callback to a napari event emitter."""
+        emitter.connect(callback)
+        self._undo.append(lambda: emitter.disconnect(callback))
+
+    def undo(self, *_: Any) -> None:
+        """Disconnect everything."""
+        while self._undo:
+            self._undo.pop()()
+
+
+class LayerChoice(QComboBox):
+    """Pick a layer of one kind; newest on top, as in napari's list.
+
+    Parameters
+    ----------
+    viewer : napari viewer
+    kind : type
+        Such as `napari.layers.Image`.
+    nothing : str
+        What stands there while no such layer is open.
+    """
+
+    changed = Signal()
+    """Another layer is chosen now, by the user or because layers came or went."""
+
+    def __init__(self, viewer: ViewerModel, kind: type[Layer], nothing: str) -> None:
+        super().__init__()
+        self._viewer, self._kind, self._nothing = viewer, kind, nothing
+        self._layers: list[Layer] = []
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.links = Links(self)
+        self.links.connect(viewer.layers.events.inserted, self._on_inserted)
+        self.links.connect(viewer.layers.events.removed, self._on_removed)
+        self.links.connect(viewer.layers.events.reordered, self._refill)
+        self._refill()
+        self.activated.connect(lambda _: self.changed.emit())
+
+    @property
+    def layer(self) -> Layer | None:
+        """The chosen layer."""
+        here = self.currentIndex()
+        return self._layers[here] if 0 <= here < len(self._layers) else None
+
+    def choose(self, layer: Layer | None) -> None:
+        """Choose a layer, if it is in the list."""
+        if layer in self._layers and layer is not self.layer:
+            self.setCurrentIndex(self._layers.index(layer))
+            self.changed.emit()
+
+    def showPopup(self) -> None:
+        """Open the list, under the names the layers have by now."""
+        self._refill()
+        super().showPopup()
+
+    def _on_inserted(self, event: Any) -> None:
+        self._refill()
+        if isinstance(event.value, self._kind):
+            self.choose(event.value)
+
+    def _on_removed(self, event: Any) -> None:
+        self._refill()
+
+    def _refill(self, event: Any = None) -> None:
+        before = self.layer
+        self._layers = [layer for layer in reversed(self._viewer.layers) if isinstance(layer, self._kind)]
+        self.blockSignals(True)
+        self.clear()
+        for layer in self._layers:
+            self.addItem(layer.name)
+        if not self._layers:
+            self.addItem(self._nothing)
+        if before in self._layers:
+            self.setCurrentIndex(self._layers.index(before))
+        self.setEnabled(bool(self._layers))
+        self.blockSignals(False)
+        if self.layer is not before:
+            self.changed.emit()

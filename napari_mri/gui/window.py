@@ -1,0 +1,93 @@
+"""How a window is set up for patients: which way is up, a scale in mm, and new layers known at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakSet, ref
+
+from napari.components import ViewerModel
+from napari.layers import Layer
+from napari.utils.notifications import show_error, show_warning
+
+from napari_mri.core.errors import MriError
+from napari_mri.core.volume import Volume
+from napari_mri.gui import layers as bridge
+
+PLANES = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
+"""Order of the world axes (superior, anterior, right) in each view: slider, up, across."""
+
+_watched: WeakSet[ViewerModel] = WeakSet()
+
+
+def watch(viewer: ViewerModel) -> None:
+    """Know each new layer of a window from the start, and set the window up at its first scan.
+
+    Calling it again does nothing.
+    """
+    if viewer in _watched:
+        return
+    _watched.add(viewer)
+    window = ref(viewer)
+
+    def on_inserted(event: Any) -> None:
+        here = window()
+        if here is not None:
+            welcome(event.value, here)
+
+    viewer.layers.events.inserted.connect(on_inserted)
+    for layer in viewer.layers:
+        welcome(layer, viewer)
+
+
+def welcome(layer: Layer, viewer: ViewerModel) -> None:
+    """Adopt a layer; set the window up if it is the first scan."""
+    selected = viewer.layers.selection.active
+    known = bridge.adopt(layer, viewer.layers, prefer=None if selected is layer else selected)
+    if known and sum(bridge.shown(other) is not None for other in viewer.layers) == 1:
+        arrange(viewer, layer)
+
+
+def arrange(viewer: ViewerModel, layer: Layer) -> None:
+    """Show patients as radiologists expect: front up, patient's right on the left, scale in mm.
+
+    A scan of a single slice is looked at along that slice; all others from below, slice by slice
+    up the body.
+    """
+    scale_bar = viewer.canvas.overlays.scale_bar
+    scale_bar.visible = True
+    record = bridge.shown(layer)
+    assert record is not None, "only known layers are arranged"
+    shape = record.placing.shape
+    plane = next((name for name, order in PLANES.items() if shape[order[0]] == 1), "axial")
+    look(viewer, plane)
+
+
+def look(viewer: ViewerModel, plane: str, *, radiological: bool = True) -> None:
+    """Turn the window to a plane.
+
+    Parameters
+    ----------
+    viewer : napari viewer
+    plane : str
+        ``"axial"``, ``"coronal"`` or ``"sagittal"``.
+    radiological : bool
+        Whether the patient's right is on the screen's left (in sagittal views the front is left).
+    """
+    extra = viewer.dims.ndim - 3
+    viewer.dims.order = (*range(extra), *(extra + axis for axis in PLANES[plane]))
+    # Never by a negative scale: brushes and writers would have to know about it.
+    viewer.camera.orientation2d = ("up", "left" if radiological else "right")
+    viewer.reset_view()
+
+
+def tell(volumes: Iterable[Volume]) -> None:
+    """Show what the files had to be told about."""
+    for volume in volumes:
+        for sentence in volume.origin.warnings:
+            show_warning(f"{volume.title}: {sentence}" if volume.title else sentence)
+
+
+def tell_error(error: MriError) -> None:
+    """Show a known error as one sentence and the way out."""
+    show_error(str(error))

@@ -1,0 +1,69 @@
+"""Real windows where there is a display; nothing may outlive a test."""
+
+from __future__ import annotations
+
+import ctypes.util
+import gc
+import os
+import sys
+import threading
+import time
+
+import pytest
+
+_PACKAGES = {"xcb-cursor": "libxcb-cursor0", "EGL": "libegl1", "GL": "libgl1", "xkbcommon-x11": "libxkbcommon-x11-0"}
+
+
+def why_no_window() -> str:
+    """Return why no real window can be opened here, or an empty text."""
+    try:
+        import qtpy.QtWidgets  # noqa: F401
+    except Exception as error:  # noqa: BLE001  (qtpy raises its own kind without a binding)
+        return f"napari or a Qt binding is not installed (extra 'all'): {error}"
+    if sys.platform.startswith("linux"):
+        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            return "no display: run under xvfb-run (Debian package xvfb)"
+        missing = [deb for lib, deb in _PACKAGES.items() if ctypes.util.find_library(lib) is None]
+        if missing:
+            return f"Debian packages are missing: {' '.join(missing)}"
+    return ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip every test that wants a window, if there can be none; say why."""
+    wanting = [i for i in items if {"make_napari_viewer", "window", "qtbot"} & set(getattr(i, "fixturenames", ()))]
+    reason = why_no_window() if wanting else ""
+    for item in wanting:
+        item.add_marker(pytest.mark.qt)
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def nothing_outlives_a_test(request: pytest.FixtureRequest):
+    """Fail on a thread of ours that still runs, or a widget of ours that still lives."""
+    yield
+    limit = time.monotonic() + 10
+    while time.monotonic() < limit:
+        ours = [t for t in threading.enumerate() if t.name.startswith("napari-mri")]
+        if not ours:
+            break
+        time.sleep(0.05)
+    assert not ours, f"threads still run after the test: {ours}"
+
+
+@pytest.fixture
+def window(make_napari_viewer, qtbot):
+    """Make a napari window; when the test ends, no widget of ours may be left."""
+    from qtpy.QtWidgets import QApplication
+
+    viewer = make_napari_viewer(show=True)
+    yield viewer
+    viewer.close()
+    viewer = None
+    for _ in range(3):
+        QApplication.sendPostedEvents(None, 52)  # 52: DeferredDelete
+        QApplication.processEvents()
+        gc.collect()
+    left = [w for w in QApplication.allWidgets() if type(w).__module__.startswith("napari_mri")]
+    assert not left, f"widgets still live after the window closed: {left}"
