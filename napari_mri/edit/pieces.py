@@ -112,7 +112,7 @@ def find_holes(mask: NDArray[np.bool_], axis: int | None = None, up_to: float = 
 
 
 def find_pieces(mask: NDArray[np.bool_], touch: str = "faces") -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Number the connected pieces of a mask.
+    """Find and number the connected pieces of a mask.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from napari_mri.core.model import knob
 from napari_mri.edit.tool import Job, OneLabel, Region, tool
 
-_SWEEPS = 8
+_SWEEPS = 60
 
 
 @dataclass(frozen=True)

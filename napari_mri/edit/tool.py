@@ -108,6 +108,12 @@ def widened(box: Region, room: int | tuple[int, int, int], shape: tuple[int, ...
     return i, j, k
 
 
+def holding(data: NDArray[Any], value: int) -> NDArray[Any]:
+    """Return a copy of a label array in an integer type that also holds `value`."""
+    fits = np.result_type(data.dtype, np.min_scalar_type(value)) if value > np.iinfo(data.dtype).max else data.dtype
+    return data.astype(fits)
+
+
 @dataclass(frozen=True)
 class Tool:
     """A correction tool; call it on `Labels` to get corrected `Labels`.
@@ -203,7 +209,9 @@ class Tool:
         step = Step(self.title, Order("edit", self.name, asdict(params)), facts)
         return replace(labels, data=new).after(step)
 
-    def _frame(self, labels: Labels, scan: Volume | None, other: Labels | None, params: Any, guard: Guard) -> NDArray[Any]:
+    def _frame(
+        self, labels: Labels, scan: Volume | None, other: Labels | None, params: Any, guard: Guard
+    ) -> NDArray[Any]:
         old, grey = labels.data, None if scan is None else scan.data
         job = Job(old, labels.grid, guard.free(old, grey), grey, None if other is None else other.data)
         return guard.compose(old, self.work(job, params), grey)

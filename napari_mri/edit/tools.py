@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from napari_mri.core.errors import BadOption
 from napari_mri.edit.guard import Guard, compose
-from napari_mri.edit.pieces import drop_islands, fill_holes, largest_piece
-from napari_mri.edit.shape import smooth
-from napari_mri.edit.tool import TOOLS, Tool
+
+# The order of these lines is the order of the menu.
+from napari_mri.edit.pieces import drop_islands, fill_holes, largest_piece  # isort: skip
+from napari_mri.edit.shape import smooth  # isort: skip
+from napari_mri.edit.margin import margin  # isort: skip
+from napari_mri.edit.logic import intersect, minus, threshold_inside, union  # isort: skip
+from napari_mri.edit.slices import copy_slice, interpolate_slices  # isort: skip
+from napari_mri.edit.border import snap_to_edge, split_touching  # isort: skip
+from napari_mri.edit.mirror import mirror  # isort: skip
+from napari_mri.edit.tool import TOOLS, Tool  # isort: skip
 
 __all__ = [
-    "TOOLS", "Guard", "Tool", "compose", "drop_islands", "fill_holes", "find_tool", "largest_piece", "smooth",
+    "TOOLS", "Guard", "Tool", "compose", "copy_slice", "drop_islands", "fill_holes", "find_tool", "interpolate_slices",
+    "intersect", "largest_piece", "margin", "minus", "mirror", "smooth", "snap_to_edge", "split_touching",
+    "threshold_inside", "union",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from napari_mri.core.errors import BadOption
 from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Labels
 from napari_mri.edit.tools import Guard, drop_islands, fill_holes, largest_piece
-from shapes import GRIDS, ball, labels_of
+from tests.edit.shapes import GRIDS, ball, labels_of
 
 
 @pytest.fixture(params=GRIDS)
@@ -20,21 +20,28 @@ def grid(request: pytest.FixtureRequest) -> Grid:
 def test_largest_piece_keeps_one(grid: Grid) -> None:
     big, small = ball(grid, 9.0), ball(grid, 3.0, (14, 0, 0))
     labels = labels_of(grid, big | small)
-    assert small.any() and not (big & small).any()
+    assert small.any()
+    assert not (big & small).any()
     out = largest_piece(labels)
     assert np.array_equal(out.data, big.astype(np.uint8))
     assert labels.data[small].all(), "the input must not change"
-    assert out.grid.same(grid) and out.data.dtype == np.uint8
-    assert out.history[-1].order is not None and out.history[-1].order.model == "largest_piece"
+    assert out.grid.same(grid)
+    assert out.data.dtype == np.uint8
+    assert out.history[-1].order is not None
+    assert out.history[-1].order.model == "largest_piece"
 
 
 def test_largest_piece_works_on_each_label_by_itself() -> None:
     data = np.zeros((9, 9, 9), np.int16)
     data[0:3, 0, 0], data[5:7, 0, 0], data[0, 5:9, 5], data[5, 8, 8] = 1, 1, 7, 7
     out = largest_piece(Labels(data, Grid.plain(data.shape))).data
-    assert (out == 1).sum() == 3 and (out == 7).sum() == 4 and out[6, 0, 0] == 0 and out[5, 8, 8] == 0
+    assert (out == 1).sum() == 3
+    assert (out == 7).sum() == 4
+    assert out[6, 0, 0] == 0
+    assert out[5, 8, 8] == 0
     only = largest_piece(Labels(data, Grid.plain(data.shape)), label=7).data
-    assert (only == 1).sum() == 5 and (only == 7).sum() == 4
+    assert (only == 1).sum() == 5
+    assert (only == 7).sum() == 4
 
 
 def test_corners_join_only_when_asked() -> None:
@@ -83,7 +90,8 @@ def test_holes_leave_other_labels_and_large_holes() -> None:
     data[5, 5, 5] = 2
     labels = Labels(data, Grid.plain(data.shape))
     out = fill_holes(labels).data
-    assert out[5, 5, 5] == 2 and not (out[1:10, 1:10, 1:10] == 0).any()
+    assert out[5, 5, 5] == 2
+    assert not (out[1:10, 1:10, 1:10] == 0).any()
     assert np.array_equal(fill_holes(labels, up_to_ml=0.1).data, data)  # the hole is 0.125 ml
 
 
@@ -91,7 +99,8 @@ def test_a_bay_at_the_edge_of_the_scan_is_no_hole() -> None:
     data = np.ones((7, 7, 7), np.uint8)
     data[0, 3, 3] = data[3, 3, 3] = 0
     out = fill_holes(Labels(data, Grid.plain(data.shape))).data
-    assert out[0, 3, 3] == 0 and out[3, 3, 3] == 1
+    assert out[0, 3, 3] == 0
+    assert out[3, 3, 3] == 1
 
 
 def test_locked_labels_and_region_hold(grid: Grid) -> None:
@@ -107,4 +116,6 @@ def test_4d_labels_frame_by_frame() -> None:
     data[0:3, 0, 0, 0], data[5, 5, 5, 0] = 1, 1
     data[8, 8, 0:2, 1], data[0, 0, 0, 1] = 1, 1
     out = largest_piece(Labels(data, Grid.plain(data.shape[:3]))).data
-    assert out.shape == data.shape and out[..., 0].sum() == 3 and out[..., 1].sum() == 2
+    assert out.shape == data.shape
+    assert out[..., 0].sum() == 3
+    assert out[..., 1].sum() == 2

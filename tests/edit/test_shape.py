@@ -11,7 +11,7 @@ from napari_mri.core.errors import BadOption
 from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Labels
 from napari_mri.edit.tools import Guard, smooth
-from shapes import GRIDS, ball, dice, labels_of
+from tests.edit.shapes import GRIDS, ball, dice, labels_of
 
 
 def _roughness(mask: np.ndarray) -> int:
