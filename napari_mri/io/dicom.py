@@ -1,7 +1,196 @@
-"""Reads DICOM files and folders."""
+"""Finds the series in a DICOM file or folder and opens each as a volume."""
 
 from __future__ import annotations
 
-from napari_mri.io.formats import Format
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
-FORMATS: tuple[Format, ...] = ()
+from napari_mri.core.errors import BrokenFile, FileProblem, GeometryProblem, MriError, NotAnImage, UnsupportedImage
+from napari_mri.core.grid import Grid
+from napari_mri.core.volume import Origin, Volume
+from napari_mri.io.dicom_bytes import looks_like_dicom, walk_file
+from napari_mri.io.dicom_frames import frames_of
+from napari_mri.io.dicom_header import WANTED, File, Frame, file_record
+from napari_mri.io.dicom_pixels import read_stack, why_not
+from napari_mri.io.dicom_series import Stack, stacks_of
+from napari_mri.io.formats import Format, Found
+
+_NOT_IMAGES = ("1.2.840.10008.5.1.4.1.1.66", "1.2.840.10008.5.1.4.1.1.88", "1.2.840.10008.5.1.4.1.1.481",
+               "1.2.840.10008.5.1.4.1.1.11.", "1.2.840.10008.5.1.4.1.1.104")  # fmt: skip
+_HINT_PARTS = "Copy the missing files. Its regular parts open by themselves: choose one by name, or open all."
+
+
+def mine(path: Path, head: bytes) -> bool:
+    """Tell whether a file is DICOM, or a folder holds at least one DICOM file."""
+    if not path.is_dir():
+        return looks_like_dicom(head)
+    for file in _files_below(path):
+        try:
+            with open(file, "rb") as handle:
+                if looks_like_dicom(handle.read(132)):
+                    return True
+        except OSError:
+            continue
+    return False
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    """Yield every file below a folder; links to folders are not followed, so it ends."""
+    for where, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield os.path.join(where, name)
+
+
+def survey(path: Path) -> tuple[Found, ...]:
+    """List the volumes of a DICOM file's series, or of every series in a folder, without their pixels.
+
+    Parameters
+    ----------
+    path : Path
+        A folder, read with all folders below; or one file, which stands for its whole series in its
+        folder; or a DICOMDIR, which stands for its folder.
+
+    Raises
+    ------
+    NotAnImage, UnsupportedImage, BrokenFile
+        If there is not one image.
+    """
+    wanted_series = ""
+    folder = path
+    if not path.is_dir():
+        folder = path.parent
+        if path.name.upper() != "DICOMDIR":
+            alone = _record(path)
+            if alone is None:
+                raise NotAnImage(f"{path} is not a DICOM file.")
+            wanted_series = alone.series
+            reason = _not_an_image(alone)
+            if reason:
+                raise UnsupportedImage(f"{path.name} is a DICOM file, but not an image. {reason}",
+                                       hint="Give a file or folder of the scan itself.")  # fmt: skip
+    if path.is_dir() or path.name.upper() == "DICOMDIR":
+        names = list(_files_below(folder))
+    else:
+        names = sorted(str(p) for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+        if not wanted_series:
+            names = [str(path)]
+    frames, troubles, others = _gather(names, wanted_series)
+    if not frames:
+        raise _nothing(path, troubles, others)
+    return _listed(stacks_of(frames), path, troubles)
+
+
+def _record(path: Path | str) -> File | None:
+    elements = walk_file(path, WANTED)
+    return None if elements is None else file_record(Path(path), elements)
+
+
+def _not_an_image(file: File) -> str:
+    if file.sop_class.startswith(_NOT_IMAGES):
+        return "It is a segmentation, report, presentation state or plan."
+    if not file.elements.pixels_tag or not file.rows or not file.columns:
+        return "It has no pixel data."
+    return ""
+
+
+def _gather(names: list[str], series: str) -> tuple[list[Frame], list[str], list[str]]:
+    """Read the headers; return slices, sentences about broken files, and why others are no images."""
+    frames: list[Frame] = []
+    troubles: list[str] = []
+    others: list[str] = []
+    for name in names:
+        try:
+            file = _record(name)
+            if file is None or (series and file.series != series):
+                continue
+            reason = _not_an_image(file)
+            if reason:
+                others.append(reason)
+                continue
+            frames += frames_of(file)
+        except MriError as error:
+            troubles.append(error.what)
+        except PermissionError:
+            troubles.append(f"You have no permission to read {os.path.basename(name)}.")
+    return frames, troubles, others
+
+
+def _nothing(path: Path, troubles: list[str], others: list[str]) -> FileProblem:
+    if troubles:
+        return BrokenFile(troubles[0], hint="Copy or export the series again.")
+    if others:
+        return UnsupportedImage(f"{path} holds DICOM files but no images. {others[0]}",
+                                hint="Give a file or folder of the scan itself.")  # fmt: skip
+    return NotAnImage(f"{path} holds no images.", hint="Give a folder of DICOM files, or a single image file.")
+
+
+def _listed(stacks: list[Stack], path: Path, troubles: list[str]) -> tuple[Found, ...]:
+    def order(stack: Stack) -> tuple[str, int, str]:
+        file = stack.volumes[0][0].file
+        return file.study, file.number if file.number is not None else 1 << 30, file.series
+
+    stacks = sorted(stacks, key=order)
+    studies = list(dict.fromkeys(stack.volumes[0][0].file.study for stack in stacks))
+    found: list[Found] = []
+    seen: Counter[str] = Counter()
+    for stack in stacks:
+        file = stack.volumes[0][0].file
+        title = _title(stack)
+        if len(studies) > 1:
+            title = f"study {studies.index(file.study) + 1}: {title}"
+        seen[title] += 1
+        if seen[title] > 1:
+            title = f"{title} ({seen[title]})"
+        if troubles:
+            stack.warnings.append(f"{len(troubles)} files could not be read: {troubles[0]}")
+        problem = stack.problem or why_not(file)
+        found.append(
+            Found(title, lambda s=stack, n=title: _open(s, n, path), file.number, stack.shape, problem, stack.part)  # type: ignore[misc]
+        )
+    return tuple(found)
+
+
+def _title(stack: Stack) -> str:
+    """Return number, description and size: what a person knows a series by. No patient data."""
+    file = stack.volumes[0][0].file
+    words = [str(file.number)] if file.number is not None else []
+    words += [file.title or file.modality, stack.label, "×".join(str(n) for n in stack.shape)]
+    return " ".join(word for word in words if word)
+
+
+def _open(stack: Stack, title: str, path: Path) -> Volume:
+    if stack.problem:
+        raise GeometryProblem(f"'{title}' does not make one volume. {stack.problem}", hint=_HINT_PARTS)
+    first = stack.volumes[0][0]
+    grid = Grid((first.columns, first.rows, len(stack.volumes[0])), stack.affine)
+    data = read_stack(stack)
+    told = list(dict.fromkeys(stack.warnings))
+    if first.kind != "magnitude":
+        told.append(f"This is the {first.kind} part of a complex image, not its magnitude.")
+    if first.file.colour == "MONOCHROME1":
+        told.append("The scan is meant to be shown inverted (MONOCHROME1); its values were kept.")
+    fields: dict[str, object] = {
+        "series_number": first.file.number,
+        "modality": first.file.modality,
+        "part": first.kind,
+        "image_type": first.types,
+    }
+    if first.file.scale is not None:
+        slope, inter = first.file.scale
+        fields |= {"values": "display", "precise_slope": slope, "precise_inter": inter,
+                   "rescale_slope": first.slope, "rescale_inter": first.inter}  # fmt: skip
+    origin = Origin(title, "dicom", str(path), fields, tuple(told))
+    return Volume(data, grid, (), stack.frames, origin)
+
+
+def read(path: Path) -> tuple[Volume, ...]:
+    """Read every volume of a DICOM file's series or of a folder (see `survey`)."""
+    return tuple(replace(found.open()) for found in survey(path) if not found.problem)
+
+
+FORMATS = (Format("dicom", "DICOM", (".dcm", ".ima"), mine, read, folders=True, survey=survey),)

@@ -43,18 +43,14 @@ def load(path: str | Path, *, series: str | int | None = None) -> Volume:
         If it cannot be read; the hint tells the way out.
     """
     found = survey(path)
-    if series is not None:
-        found = _chosen(found, series, str(path))
+    found = _chosen(found, series, str(path)) if series is not None else _main(found)
     if len(found) > 1:
-        usable = [one for one in found if not one.problem]
-        if len(usable) != 1 or series is not None:
-            names = tuple(one.title for one in found)
-            raise SeveralSeries(
-                f"{path} holds {len(found)} series: {'; '.join(names)}.",
-                hint=f'Choose one, e.g. --series "{_handle(found[0])}" (load_all opens every one).',
-                names=names,
-            )
-        found = tuple(usable)
+        names = tuple(one.title for one in found)
+        raise SeveralSeries(
+            f"{path} holds {len(found)} series: {'; '.join(names)}.",
+            hint=f'Choose one, e.g. --series "{_handle(found[0], found)}" (load_all opens every one).',
+            names=names,
+        )
     return found[0].open()
 
 
@@ -244,8 +240,14 @@ def _with_history(volume: Volume, path: Path) -> Volume:
     return Labels(volume.data, volume.grid, history, volume.frames, volume.origin, sidecar.names, sidecar.colors)
 
 
-def _handle(found: Found) -> str:
-    return found.title if found.number is None else str(found.number)
+def _main(found: tuple[Found, ...]) -> tuple[Found, ...]:
+    """Leave out the pieces of a volume that has a problem: opening it then tells the problem."""
+    return tuple(one for one in found if not one.part)
+
+
+def _handle(one: Found, among: tuple[Found, ...]) -> str:
+    alone = one.number is not None and [other.number for other in among].count(one.number) == 1
+    return str(one.number) if alone else one.title
 
 
 def _chosen(found: tuple[Found, ...], series: str | int, where: str) -> tuple[Found, ...]:
@@ -259,7 +261,7 @@ def _chosen(found: tuple[Found, ...], series: str | int, where: str) -> tuple[Fo
     for test in tests:
         fits = tuple(one for one in found if test(one))
         if fits:
-            return fits
+            return fits if len(fits) == 1 else _main(fits) or fits
     names = tuple(one.title for one in found)
     raise SeveralSeries(
         f"No series of {where} is called '{series}'. There are: {'; '.join(names)}.",
@@ -302,7 +304,7 @@ def save(volume: Volume, path: str | Path, *, sidecar: bool = True) -> Path:
         If the ending is unknown, the format cannot hold it, or the disk says no.
     """
     place = Path(path).expanduser()
-    fmt, ending = _writer(place)
+    fmt, ending = writer_of(place)
     _can_hold(fmt, volume, place)
     assert fmt.write is not None
     with atomic_path(place) as part:
@@ -314,7 +316,7 @@ def save(volume: Volume, path: str | Path, *, sidecar: bool = True) -> Path:
     return place
 
 
-def _writer(path: Path) -> tuple[Format, str]:
+def writer_of(path: Path) -> tuple[Format, str]:
     writers = [fmt for fmt in all_formats() if fmt.write is not None]
     for fmt in writers:
         ending = ending_of(path, fmt)

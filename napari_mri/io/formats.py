@@ -29,6 +29,8 @@ class Found:
         Of the array to come.
     problem : str
         Why it will not open, where that is known beforehand.
+    part : bool
+        Whether it is only a piece of another one of the list, which has a problem.
     """
 
     title: str
@@ -36,6 +38,7 @@ class Found:
     number: int | None = None
     shape: tuple[int, ...] = ()
     problem: str = ""
+    part: bool = False
 
 
 @dataclass(frozen=True)
