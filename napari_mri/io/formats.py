@@ -9,7 +9,7 @@ from pathlib import Path
 
 from napari_mri.core.volume import Volume
 
-MODULES = ("nifti", "dicom")
+MODULES = ("nifti", "nrrd", "metaimage", "mgh", "analyze", "dicom")
 """Modules of this folder that hold a ``FORMATS`` tuple, asked in this order."""
 
 
