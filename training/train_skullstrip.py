@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from napari_mri.nets.unet import FoldedUNet
 from training.muon import Muon
 from training.paths import CACHE, DATA
-from training.synth import Head, Recipe, load_heads, make_sample
+from training.synth import Head, Recipe, draw_grid, load_heads, make_sample
 
 HELD_OUT = ("16", "17", "19")
 REACH = 6.0
@@ -34,34 +34,39 @@ def recipe_at(progress: float, number: int) -> Recipe:
     """The recipe of one sample: coarse voxels first, 2 mm in the end, always some of every size."""
     recipe = Recipe()
     turn = number % 4
-    if progress < 0.2:
-        spacing = (2.8, 4.0)
-    elif progress < 0.4:
-        spacing = (2.8, 3.6) if turn else (2.0, 2.4)
-    elif progress < 0.6:
-        spacing = (2.0, 2.2) if turn % 2 else (2.6, 3.4)
+    if progress < 0.35:
+        spacing = (2.9, 4.0)
+    elif progress < 0.55:
+        spacing = (2.9, 3.6) if turn else (2.0, 2.4)
     else:
         spacing = (2.0, 2.0) if turn else (2.1, 3.2)
     return replace(recipe, spacing=spacing)
 
 
 class Stream(IterableDataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
-    """Endless synthetic pairs; what they are depends on the seed and their number only."""
+    """Endless batches of synthetic pairs; the heads and faults of each follow from the seed and its number."""
 
-    def __init__(self, heads: list[Head], seed: int, first: int, clock: Any) -> None:
-        self.heads, self.seed, self.first, self.clock = heads, seed, first, clock
+    def __init__(self, heads: list[Head], seed: int, first: int, batch: int, clock: Any) -> None:
+        self.heads, self.seed, self.first, self.batch, self.clock = heads, seed, first, batch, clock
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Yield image (1, I, J, K), target in voxels (2, I, J, K) and seen (1, I, J, K)."""
+        """Yield images (B, 1, I, J, K), targets in voxels (B, 2, I, J, K) and what was seen (B, 1, I, J, K)."""
         if torch.utils.data.get_worker_info() is not None:
             torch.set_num_threads(1)
         number = self.first
         while True:
-            seed = self.seed * 1_000_003 + number
-            head = self.heads[torch.randint(len(self.heads), (), generator=torch.Generator().manual_seed(seed))]
-            sample = make_sample(head, recipe_at(self.clock.value, number), seed)
-            mm = sample.pose.spacing[0]
-            yield sample.image[None], (sample.distance / mm).clamp(-REACH, REACH), sample.seen[None]
+            gen = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+            recipe = recipe_at(self.clock.value, number)
+            grid = draw_grid(recipe, gen)
+            parts = []
+            for _ in range(self.batch):
+                head = self.heads[int(torch.randint(len(self.heads), (), generator=gen))]
+                seed = int(torch.randint(2**31, (), generator=gen))
+                sample = make_sample(head, recipe, seed, grid=grid)
+                target = (sample.distance / grid[1]).clamp(-REACH, REACH)
+                parts.append((sample.image[None], target, sample.seen[None]))
+            images, targets, seens = zip(*parts, strict=True)
+            yield torch.stack(images), torch.stack(targets), torch.stack(seens)
             number += 1
 
 
@@ -150,7 +155,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=None, help="length of the schedule by the clock")
     parser.add_argument("--steps", type=int, default=6000, help="length of the schedule without --minutes")
     parser.add_argument("--lr", type=float, default=0.02)
-    parser.add_argument("--batch", type=int, default=1, help="heads per step (their gradients are added up)")
+    parser.add_argument("--batch", type=int, default=2, help="heads per step; 2 on a CPU, 16 and more on a GPU")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--every", type=int, default=250, help="steps between validations")
@@ -187,10 +192,9 @@ def main(argv: list[str] | None = None) -> None:
         adam.load_state_dict(state["adam"])
         step, spent = state["step"], state["spent"]
     clock = mp.Value("d", 0.0)
-    stream = Stream(train, args.seed, step * args.batch, clock)
-    loader = iter(
-        DataLoader(stream, batch_size=1, num_workers=0 if cuda else 1, prefetch_factor=None if cuda else 4)
-    )
+    stream = Stream(train, args.seed, step, args.batch, clock)
+    workers = {"num_workers": 0} if cuda else {"num_workers": 1, "prefetch_factor": 4}
+    loader = iter(DataLoader(stream, batch_size=None, **workers))
     running: list[float] = []
     begin = time.perf_counter() - spent
     while True:
@@ -200,21 +204,18 @@ def main(argv: list[str] | None = None) -> None:
         rate = min(1.0, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * progress)) + 0.005
         muon.param_groups[0]["lr"] = args.lr * rate
         adam.param_groups[0]["lr"] = args.lr * 0.15 * rate
-        total = 0.0
-        for _ in range(args.batch):
-            image, target, seen = (part.to(args.device) for part in next(loader))
-            with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
-                answer = net(image)
-            loss = loss_of(answer.float(), target, seen) / args.batch
-            loss.backward()
-            total += float(loss)
+        image, target, seen = (part.to(args.device) for part in next(loader))
+        with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
+            answer = net(image)
+        loss = loss_of(answer.float(), target, seen)
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(vectors, 1.0)
         muon.step()
         adam.step()
         net.zero_grad(set_to_none=True)
         average.update(net, step)
         step += 1
-        running.append(total)
+        running.append(float(loss.detach()))
         done = progress >= 1
         if step % 25 == 0:
             mean = sum(running[-25:]) / 25

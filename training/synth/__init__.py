@@ -4,7 +4,7 @@ from training.synth.degrade import degrade, normalise
 from training.synth.geometry import Pose, place, sample_pose
 from training.synth.heads import Head, build_head, load_heads
 from training.synth.paint import paint
-from training.synth.recipe import Recipe, Sample, make_sample
+from training.synth.recipe import Recipe, Sample, draw_grid, make_sample
 
 __all__ = [
     "Head",
@@ -13,6 +13,7 @@ __all__ = [
     "Sample",
     "build_head",
     "degrade",
+    "draw_grid",
     "load_heads",
     "make_sample",
     "normalise",

@@ -73,7 +73,8 @@ class Sample:
     pose: Pose
 
 
-def _grid(recipe: Recipe, gen: torch.Generator) -> tuple[tuple[int, int, int], float]:
+def draw_grid(recipe: Recipe, gen: torch.Generator) -> tuple[tuple[int, int, int], float]:
+    """Draw a grid: its shape, and its voxel size in mm."""
     mm = uniform(gen, *recipe.spacing)
     shape = []
     for low, high in recipe.extent:
@@ -106,6 +107,7 @@ def make_sample(
     recipe: Recipe,
     seed: int,
     size: tuple[float, float, float] | None = None,
+    grid: tuple[tuple[int, int, int], float] | None = None,
 ) -> Sample:
     """Synthesise one pair; the same seed gives the same pair.
 
@@ -116,6 +118,8 @@ def make_sample(
     seed : int
     size : tuple of float, optional
         Voxel size in mm of the simulated scan; drawn if None.
+    grid : tuple, optional
+        Shape and voxel size of the output, as `draw_grid` gives it; drawn if None.
 
     Returns
     -------
@@ -123,7 +127,7 @@ def make_sample(
         On the head's device.
     """
     gen = torch.Generator().manual_seed(seed)
-    shape, mm = _grid(recipe, gen)
+    shape, mm = draw_grid(recipe, gen) if grid is None else grid
     spacing = (mm, mm, mm)
     pose = sample_pose(head, shape, spacing, gen, recipe.strength)
     layers, distance, where = place(head, pose, gen, recipe.parts)
