@@ -190,36 +190,34 @@ def _inflated(source: Source, start: int) -> bytes:
 
 def _walk(source: Source, position: int, end: int, wanted: frozenset[int], found: Elements) -> None:
     implicit, big = found.implicit, found.big
-    unpack_tag = struct.Struct(">HH" if big else "<HH").unpack_from
+    unpack_start = struct.Struct(">HH2sH" if big else "<HH2sH").unpack_from
     unpack_word = struct.Struct(">I" if big else "<I").unpack_from
-    unpack_half = struct.Struct(">H" if big else "<H").unpack_from
-    window, base = source.window, source.base
+    window, base, reach = source.window, source.base, len(source.window)
     while position + 8 <= end:
         at = position - base
-        if at + 12 > len(window) and base + len(window) < source.size:
-            source.move(position)
-            window, base, at = source.window, source.base, 0
-        if at + 8 > len(window):
-            break
-        group, element = unpack_tag(window, at)
-        tag = group << 16 | element
-        vr = window[at + 4 : at + 6]
-        head = 8
-        if implicit or (vr not in _SHORT and vr not in _LONG):
-            length = unpack_word(window, at + 4)[0]
-        elif vr in _LONG:
-            if at + 12 > len(window):
+        if at + 12 > reach:
+            if base + reach < source.size:
+                source.move(position)
+                window, base, reach, at = source.window, source.base, len(source.window), 0
+            if at + 8 > reach:
                 break
-            length, head = unpack_word(window, at + 8)[0], 12
-        else:
-            length = unpack_half(window, at + 6)[0]
+        group, element, vr, length = unpack_start(window, at)
+        tag = group << 16 | element
+        head = 8
+        if implicit or vr not in _SHORT:
+            if not implicit and vr in _LONG:
+                if at + 12 > reach:
+                    break
+                length, head = unpack_word(window, at + 8)[0], 12
+            else:
+                length = unpack_word(window, at + 4)[0]
         value_at = position + head
         if tag in PIXELS:
             found.pixels_tag, found.pixels_at, found.pixels_length = tag, value_at, length
             return
         if length == UNDEFINED:
             position = _past_items(source, value_at, implicit or vr == b"UN", big, 0)
-            window, base = source.window, source.base
+            window, base, reach = source.window, source.base, len(source.window)
         else:
             position = value_at + length
         if position > end:

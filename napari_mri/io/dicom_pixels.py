@@ -16,7 +16,7 @@ from napari_mri.io.dicom_bytes import BIG, PLAIN, UNDEFINED, cut_off
 from napari_mri.io.dicom_header import File, Frame
 from napari_mri.io.dicom_series import Stack
 
-_WORKERS = 4
+_WORKERS = min(4, os.cpu_count() or 1)
 _DECODING = (RuntimeError, ValueError, NotImplementedError, AttributeError, TypeError, KeyError, IndexError, EOFError)
 Slot = tuple[Frame, int, int]
 

@@ -317,6 +317,13 @@ def save(volume: Volume, path: str | Path, *, sidecar: bool = True) -> Path:
 
 
 def writer_of(path: Path) -> tuple[Format, str]:
+    """Return the format that writes a name, and the ending that chose it.
+
+    Raises
+    ------
+    FileProblem
+        If no format has that ending.
+    """
     writers = [fmt for fmt in all_formats() if fmt.write is not None]
     for fmt in writers:
         ending = ending_of(path, fmt)
