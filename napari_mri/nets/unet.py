@@ -20,7 +20,7 @@ def fold(x: torch.Tensor, block: int = 2) -> torch.Tensor:
 
 
 def unfold(x: torch.Tensor, block: int = 2) -> torch.Tensor:
-    """The reverse of `fold`."""
+    """Undo `fold`."""
     b, c, i, j, k = x.shape
     x = x.reshape(b, c // block**3, block, block, block, i, j, k)
     return x.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, c // block**3, i * block, j * block, k * block)

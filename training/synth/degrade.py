@@ -85,7 +85,7 @@ def sample_resolution(gen: torch.Generator, hardest: float = 8.0) -> Size:
 
 
 def bias_field(shape: tuple[int, int, int], gen: torch.Generator, strength: float) -> torch.Tensor:
-    """A smooth multiplicative field (I, J, K): the exponential of coarse noise, sometimes with a surface coil's fall."""
+    """Draw a smooth multiplicative field (I, J, K): the exponential of coarse noise, sometimes with a surface coil's fall."""
     nodes = tuple(int(torch.randint(2, 6, (), generator=gen)) for _ in range(3))
     field = strength * smooth_noise((1, *shape), (nodes[0], nodes[1], nodes[2]), gen)[0]
     if chance(gen, 0.25):

@@ -40,12 +40,12 @@ class Pose:
 
 
 def uniform(gen: torch.Generator, low: float, high: float) -> float:
-    """One uniform draw."""
+    """Draw one uniform number."""
     return low + (high - low) * float(torch.rand((), generator=gen))
 
 
 def chance(gen: torch.Generator, p: float) -> bool:
-    """True with probability p."""
+    """Return true with probability p."""
     return float(torch.rand((), generator=gen)) < p
 
 

@@ -8,6 +8,7 @@ distance to two brain surfaces is computed once, because every later deformation
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ class Head:
     centre: tuple[float, float, float]
 
     def to(self, device: torch.device | str) -> Head:
-        """The same head on another device."""
+        """Return the same head on another device."""
         from dataclasses import replace
 
         return replace(self, labels=self.labels.to(device), distance=self.distance.to(device))
@@ -147,7 +148,7 @@ def _compact(labels: np.ndarray, brain: np.ndarray) -> tuple[np.ndarray, list[st
         kind = TISSUE_OF.get(label, "gm" if label < 500 else "soft")
         depth = under_skin if label in (507, 511) else above_brain
         edges = (-np.inf, *BY_DEPTH.get(label, ()), np.inf)
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges):
             index = len(tissue)
             twin = first.get(LEFT_OF_RIGHT.get(label, label), index)
             first.setdefault(label, index)

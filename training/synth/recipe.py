@@ -85,7 +85,7 @@ def draw_grid(recipe: Recipe, gen: torch.Generator) -> tuple[tuple[int, int, int
 
 def _deface(image: torch.Tensor, where: torch.Tensor, head: Head, near: torch.Tensor, gen: torch.Generator) -> None:
     """Blank the face in place: all in front of a tilted plane, but for a margin around the brain."""
-    x, y, z = where
+    _, y, z = where
     ahead = y - (head.centre[1] + uniform(gen, 35, 75))
     below = head.centre[2] + uniform(gen, -45, 0) - z
     gone = (ahead + uniform(gen, 0.2, 1.5) * below > 0) & (near > uniform(gen, 3, 15))
