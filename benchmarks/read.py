@@ -84,7 +84,11 @@ def pydicom_headers(folder: Path) -> Job:
     import pydicom
 
     def job() -> object:
-        return [pydicom.dcmread(path, stop_before_pixels=True).SeriesInstanceUID for path in sorted(folder.rglob("*")) if path.is_file()]
+        return [
+            pydicom.dcmread(path, stop_before_pixels=True).SeriesInstanceUID
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        ]
 
     return job
 
@@ -92,9 +96,9 @@ def pydicom_headers(folder: Path) -> Job:
 def peak_mb(path: Path) -> float:
     """Return the peak resident memory of a fresh process that loads `path`, MB."""
     code = (
-        "import resource, sys; from napari_mri.io.files import load; v = load(sys.argv[1]); "
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
+        "import sys; from napari_mri.io.files import load; v = load(sys.argv[1]); "
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    )  # not ru_maxrss: a child inherits that of the process that started it
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True)
     return int(done.stdout) / 1024
 
@@ -105,12 +109,17 @@ def row(what: str, jobs: dict[str, Job | None], bounds: dict[str, float]) -> Non
     ours = times.pop("ours")
     for peer, seconds in times.items():
         bound = f"≤ {bounds[peer]:g}" if peer in bounds else ""
-        print(f"| {what} | {1e3 * ours:.0f} | {peer} {1e3 * seconds:.0f} | {ours / seconds:.2f} | {bound} |", flush=True)
+        print(
+            f"| {what} | {1e3 * ours:.0f} | {peer} {1e3 * seconds:.0f} | {ours / seconds:.2f} | {bound} |", flush=True
+        )
 
 
 def memory_row(what: str, path: Path) -> None:
     voxels = load(path).data.nbytes / 1e6
-    print(f"| peak memory, {what} ({voxels:.0f} MB of voxels) | {peak_mb(path):.0f} MB | | | ≤ {1.5 * voxels + 120:.0f} MB |", flush=True)
+    print(
+        f"| peak memory, {what} ({voxels:.0f} MB of voxels) | {peak_mb(path):.0f} MB | | | ≤ {1.5 * voxels + 120:.0f} MB |",
+        flush=True,
+    )
 
 
 def nifti(work: Path) -> None:
@@ -118,7 +127,11 @@ def nifti(work: Path) -> None:
 
     path = work / "head.nii.gz"
     nibabel.save(nibabel.Nifti1Image(head_like(SIZE), np.eye(4)), path)
-    row(f"{'×'.join(map(str, SIZE))} int16 .nii.gz", {"ours": lambda: load(path), "nibabel": nibabel_array(path)}, {"nibabel": 0.6})
+    row(
+        f"{'×'.join(map(str, SIZE))} int16 .nii.gz",
+        {"ours": lambda: load(path), "nibabel": nibabel_array(path)},
+        {"nibabel": 0.6},
+    )
     memory_row(".nii.gz", path)
 
 
@@ -129,9 +142,15 @@ def classic(work: Path) -> None:
     if tar.exists():
         with tarfile.open(tar) as archive:
             archive.extractall(work / "siemens", filter="data")
-        folders["192 slices of a scanner"] = next(Path(where) for where, _, names in os.walk(work / "siemens") if len(names) > 100)
+        folders["192 slices of a scanner"] = next(
+            Path(where) for where, _, names in os.walk(work / "siemens") if len(names) > 100
+        )
     for name, folder in folders.items():
-        jobs = {"ours": lambda f=folder: load(f), "SimpleITK": sitk_series(folder), "dcm2niix": dcm2niix(folder, work / "out")}
+        jobs = {
+            "ours": lambda f=folder: load(f),
+            "SimpleITK": sitk_series(folder),
+            "dcm2niix": dcm2niix(folder, work / "out"),
+        }
         row(f"classic DICOM, {name}", jobs, {"SimpleITK": 0.35, "dcm2niix": 1.0})
         memory_row(name, folder)
 
@@ -139,18 +158,35 @@ def classic(work: Path) -> None:
 def frames(work: Path) -> None:
     data = np.random.default_rng(0).integers(0, 2000, (96, 96, 30, 40)).astype(np.int16)
     grid = grid_of(data.shape[:3], (2.5, 2.5, 3.0), "LPS")
-    cases = {"enhanced multi-frame, 30 slices × 40 frames, written here": write_enhanced(work / "enhanced" / "a.dcm", data, grid)}
+    cases = {
+        "enhanced multi-frame, 30 slices × 40 frames, written here": write_enhanced(
+            work / "enhanced" / "a.dcm", data, grid
+        )
+    }
     real = next((real_data() / "dicom_siemens_enhanced").rglob("*.dcm"), None) or next(
-        (p for p in (real_data() / "dicom_siemens_enhanced").rglob("*") if p.is_file() and p.parent.name.startswith("5_")), None
+        (
+            p
+            for p in (real_data() / "dicom_siemens_enhanced").rglob("*")
+            if p.is_file() and p.parent.name.startswith("5_")
+        ),
+        None,
     )
     if real is not None:
         cases["enhanced multi-frame of a scanner"] = real
     for name, path in cases.items():
-        jobs = {"ours": lambda p=path: load(p), "SimpleITK": sitk_file(path), "dcm2niix": dcm2niix(path.parent, work / "out")}
+        jobs = {
+            "ours": lambda p=path: load(p),
+            "SimpleITK": sitk_file(path),
+            "dcm2niix": dcm2niix(path.parent, work / "out"),
+        }
         row(name, jobs, {"SimpleITK": 0.7, "dcm2niix": 0.7})
     mosaic = real_data() / "dicom_siemens_mosaic" / "mr_0003"
     if mosaic.is_dir():
-        row("mosaic of a scanner", {"ours": lambda: load(mosaic), "dcm2niix": dcm2niix(mosaic, work / "out")}, {"dcm2niix": 0.7})
+        row(
+            "mosaic of a scanner",
+            {"ours": lambda: load(mosaic), "dcm2niix": dcm2niix(mosaic, work / "out")},
+            {"dcm2niix": 0.7},
+        )
     tar = real_data() / "dicom_ge_fmri_classic" / "mr_0004.tar.xz"
     if tar.exists():
         with tarfile.open(tar) as archive:
@@ -163,7 +199,12 @@ def listing(work: Path) -> None:
     """5,000 files in 12 series."""
     shape, total = (16, 16, 417), 0
     for n in range(12):
-        write_series(work / "many" / f"s{n}", np.zeros((*shape[:2], min(417, 5000 - total)), np.int16), grid_of(shape, (1, 1, 1)), seed=n)
+        write_series(
+            work / "many" / f"s{n}",
+            np.zeros((*shape[:2], min(417, 5000 - total)), np.int16),
+            grid_of(shape, (1, 1, 1)),
+            seed=n,
+        )
         total += 417
     jobs: dict[str, Job | None] = {"ours": lambda: survey(work / "many"), "pydicom": pydicom_headers(work / "many")}
     global RUNS

@@ -13,7 +13,7 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Origin, Volume
 from napari_mri.io.dicom_bytes import looks_like_dicom, walk_file
 from napari_mri.io.dicom_frames import frames_of
-from napari_mri.io.dicom_header import WANTED, File, Frame, file_record
+from napari_mri.io.dicom_header import SEQUENCES, WANTED, File, Frame, file_record
 from napari_mri.io.dicom_pixels import read_stack, why_not
 from napari_mri.io.dicom_series import Stack, stacks_of
 from napari_mri.io.formats import Format, Found
@@ -86,7 +86,7 @@ def survey(path: Path) -> tuple[Found, ...]:
 
 
 def _record(path: Path | str) -> File | None:
-    elements = walk_file(path, WANTED)
+    elements = walk_file(path, WANTED, SEQUENCES)
     return None if elements is None else file_record(Path(path), elements)
 
 

@@ -27,6 +27,7 @@ _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC"
 _SHORT = frozenset(
     (b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL")
 ) | frozenset((b"SS", b"ST", b"TM", b"UI", b"UL", b"US"))
+_NONE: frozenset[int] = frozenset()
 _WINDOW = 16384
 _DEEPEST = 32
 _MOST_VALUE = 512_000_000
@@ -37,9 +38,12 @@ _MOST_RATIO = 1040
 class Source:
     """Bytes at any place of a file (or of an inflated copy of it), fetched window by window."""
 
-    def __init__(self, path: Path | str, handle: int, whole: bytes | None = None) -> None:
+    def __init__(
+        self, path: Path | str, handle: int, whole: bytes | None = None, sequences: frozenset[int] = frozenset()
+    ) -> None:
         self.name = os.path.basename(path)
         self.handle = handle
+        self.sequences = sequences
         self.size = len(whole) if whole is not None else os.fstat(handle).st_size
         self.whole = whole
         self.base = 0
@@ -76,7 +80,9 @@ class Elements:
     Parameters
     ----------
     values : dict of int to bytes
-        Raw value of each wanted tag (group << 16 | element); of a sequence, its items.
+        Raw value of each wanted tag (group << 16 | element).
+    sequences : dict of int to list of Elements
+        Items of each sequence that was looked into.
     implicit, big : bool
         How the values are encoded.
     syntax : str
@@ -89,6 +95,7 @@ class Elements:
     """
 
     values: dict[int, bytes] = field(default_factory=dict)
+    sequences: dict[int, list[Elements]] = field(default_factory=dict)
     implicit: bool = False
     big: bool = False
     syntax: str = EXPLICIT
@@ -110,14 +117,17 @@ def looks_like_dicom(head: bytes) -> bool:
     return head[2:4] in (b"\0\0", b"\x01\0", b"\x05\0", b"\x08\0") and int.from_bytes(head[4:8], "little") < 256
 
 
-def walk_file(path: Path | str, wanted: frozenset[int]) -> Elements | None:
+def walk_file(path: Path | str, wanted: frozenset[int], sequences: frozenset[int] = frozenset()) -> Elements | None:
     """Walk the top level of a file up to its pixels.
 
     Parameters
     ----------
     path : Path
     wanted : set of int
-        Tags whose values are kept.
+        Tags whose values are kept, at every depth.
+    sequences : set of int
+        Tags of the sequences that are looked into; of others, where wanted, the raw value is kept
+        (see `items`).
 
     Returns
     -------
@@ -130,7 +140,7 @@ def walk_file(path: Path | str, wanted: frozenset[int]) -> Elements | None:
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
-        source = Source(path, handle)
+        source = Source(path, handle, None, sequences)
         if not looks_like_dicom(source.window):
             return None
         start = 132 if source.window[128:132] == b"DICM" else 0
@@ -138,7 +148,7 @@ def walk_file(path: Path | str, wanted: frozenset[int]) -> Elements | None:
         start = _meta(source, start, found)
         if found.syntax == DEFLATED:
             found.whole = _inflated(source, start)
-            source, start = Source(path, handle, found.whole), 0
+            source, start = Source(path, handle, found.whole, sequences), 0
         _walk(source, start, source.size, wanted, found)
         return found
     finally:
@@ -188,98 +198,109 @@ def _inflated(source: Source, start: int) -> bytes:
     return content
 
 
-def _walk(source: Source, position: int, end: int, wanted: frozenset[int], found: Elements) -> None:
-    implicit, big = found.implicit, found.big
+def _walk(source: Source, position: int, end: int, wanted: frozenset[int], found: Elements, depth: int = 0) -> int:
+    """Collect the wanted elements from `position` to `end`, or to the end of an item of unknown length.
+
+    Every byte is looked at once: a sequence whose length is not told is collected while its end is
+    sought. Returns the place after what was walked. This loop is most of the time that it takes to
+    list a folder, hence the local names and the few calls.
+    """
+    if depth > _DEEPEST:
+        raise cut_off(source.name)
+    implicit, big, values = found.implicit, found.big, found.values
     unpack_start = struct.Struct(">HH2sH" if big else "<HH2sH").unpack_from
     unpack_word = struct.Struct(">I" if big else "<I").unpack_from
-    window, base, reach = source.window, source.base, len(source.window)
-    while position + 8 <= end:
+    shorts, longs, pixels, sequences = _SHORT, _LONG, 0x7FE0, source.sequences
+    window, base = source.window, source.base
+    reach, size = len(window), source.size
+    stop = size if end < 0 else end
+    while position + 8 <= stop:
         at = position - base
-        if at + 12 > reach:
-            if base + reach < source.size:
+        if at + 12 > reach or at < 0:
+            if base + reach < size or at < 0:
                 source.move(position)
                 window, base, reach, at = source.window, source.base, len(source.window), 0
             if at + 8 > reach:
                 break
         group, element, vr, length = unpack_start(window, at)
-        tag = group << 16 | element
-        head = 8
-        if implicit or vr not in _SHORT:
-            if not implicit and vr in _LONG:
+        value_at = position + 8
+        if implicit or vr not in shorts:
+            if not implicit and vr in longs:
                 if at + 12 > reach:
                     break
-                length, head = unpack_word(window, at + 8)[0], 12
+                length, value_at = unpack_word(window, at + 8)[0], position + 12
             else:
                 length = unpack_word(window, at + 4)[0]
-        value_at = position + head
-        if tag in PIXELS:
+        tag = group << 16 | element
+        if group == pixels and tag in PIXELS and depth == 0:
             found.pixels_tag, found.pixels_at, found.pixels_length = tag, value_at, length
-            return
-        if length == UNDEFINED:
-            position = _past_items(source, value_at, implicit or vr == b"UN", big, 0)
-            window, base, reach = source.window, source.base, len(source.window)
-        else:
-            position = value_at + length
-        if position > end:
+            return value_at
+        if tag == _ITEM_END and end < 0:
+            return position + 8
+        if length == UNDEFINED or tag in sequences:
+            kept, position = _items(source, value_at, length, found, vr, wanted if tag in sequences else _NONE, depth)
+            if tag in sequences:
+                found.sequences[tag] = kept
+            elif tag in wanted:
+                values[tag] = source.bytes_at(value_at, position - value_at)
+            window, base = source.window, source.base
+            reach = len(window)
+            continue
+        position = value_at + length
+        if position > stop:
             raise cut_off(source.name)
         if tag in wanted:
-            found.values[tag] = source.bytes_at(value_at, position - value_at)
-
-
-def _past_items(source: Source, position: int, implicit: bool, big: bool, depth: int) -> int:
-    """Return the place after a sequence of undefined length."""
-    if depth > _DEEPEST:
+            start = value_at - base
+            if start + length <= reach:
+                values[tag] = window[start : start + length]
+            else:
+                values[tag] = source.bytes_at(value_at, length)
+    if end < 0:
         raise cut_off(source.name)
-    order = ">" if big else "<"
-    while True:
-        group, element, length = struct.unpack(order + "HHI", _near(source, position, 8))
+    return position
+
+
+def _items(
+    source: Source, position: int, length: int, parent: Elements, vr: bytes, wanted: frozenset[int], depth: int
+) -> tuple[list[Elements], int]:
+    """Walk the items of a sequence; return them and the place after it."""
+    # An element of unknown type and length is encoded as implicit inside, whatever is around it.
+    implicit = parent.implicit or (vr == b"UN" and length == UNDEFINED)
+    order = ">HHI" if parent.big else "<HHI"
+    end = source.size if length == UNDEFINED else position + length
+    if end > source.size:
+        raise cut_off(source.name)
+    kept: list[Elements] = []
+    while position + 8 <= end:
+        start = position - source.base
+        if start < 0 or start + 8 > len(source.window):
+            source.move(position)
+            start = position - source.base
+        try:
+            group, element, size = struct.unpack_from(order, source.window, start)
+        except struct.error:
+            raise cut_off(source.name) from None
         tag = group << 16 | element
         position += 8
         if tag == _SEQUENCE_END:
-            return position
+            return kept, position
         if tag != _ITEM:
             raise cut_off(source.name)
-        if length != UNDEFINED:
-            position += length
-            if position > source.size:
-                raise cut_off(source.name)
-            continue
-        position = _past_elements(source, position, implicit, big, depth)
-
-
-def _past_elements(source: Source, position: int, implicit: bool, big: bool, depth: int) -> int:
-    """Return the place after an item of undefined length."""
-    order = ">" if big else "<"
-    while True:
-        raw = _near(source, position, 8)
-        group, element = struct.unpack_from(order + "HH", raw)
-        if group << 16 | element == _ITEM_END:
-            return position + 8
-        vr = raw[4:6]
-        if implicit or (vr not in _SHORT and vr not in _LONG):
-            length, head = struct.unpack_from(order + "I", raw, 4)[0], 8
-        elif vr in _LONG:
-            length, head = struct.unpack(order + "I", _near(source, position + 8, 4))[0], 12
-        else:
-            length, head = struct.unpack_from(order + "H", raw, 6)[0], 8
-        position += head
-        if length == UNDEFINED:
-            position = _past_items(source, position, implicit or vr == b"UN", big, depth + 1)
-        else:
-            position += length
-        if position > source.size:
+        if size != UNDEFINED and position + size > end:
             raise cut_off(source.name)
-
-
-def _near(source: Source, position: int, n_bytes: int) -> bytes:
-    start = position - source.base
-    if not (start >= 0 and start + n_bytes <= len(source.window)) and source.whole is None:
-        source.move(position)
-    return source.bytes_at(position, n_bytes)
+        if not wanted and size != UNDEFINED:
+            position += size
+            continue
+        one = Elements(implicit=implicit, big=parent.big)
+        position = _walk(source, position, -1 if size == UNDEFINED else position + size, wanted, one, depth + 1)
+        kept.append(one)
+    if length == UNDEFINED:
+        raise cut_off(source.name)
+    return kept, end
 
 
 def items(raw: bytes, implicit: bool, big: bool, wanted: frozenset[int]) -> list[Elements]:
-    """Return the items of a sequence value, each walked for the wanted tags.
+    """Return the items of a raw sequence value, each walked for the wanted tags.
 
     Parameters
     ----------
@@ -290,22 +311,4 @@ def items(raw: bytes, implicit: bool, big: bool, wanted: frozenset[int]) -> list
     wanted : set of int
     """
     source = Source("a sequence", -1, raw)
-    order = ">" if big else "<"
-    position, found = 0, []
-    while position + 8 <= len(raw):
-        group, element, length = struct.unpack_from(order + "HHI", raw, position)
-        position += 8
-        if group << 16 | element != _ITEM:
-            break
-        if length == UNDEFINED:
-            end = _past_elements(source, position, implicit, big, 1)
-            stop = end - 8
-        else:
-            stop = end = position + length
-            if end > len(raw):
-                raise cut_off("A sequence")
-        one = Elements(implicit=implicit, big=big)
-        _walk(source, position, stop, wanted, one)
-        found.append(one)
-        position = end
-    return found
+    return _items(source, 0, len(raw), Elements(implicit=implicit, big=big), b"SQ", wanted, 0)[0]

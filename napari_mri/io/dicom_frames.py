@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from napari_mri.core.errors import BrokenFile
-from napari_mri.io.dicom_bytes import Elements, items
+from napari_mri.io.dicom_bytes import Elements
 from napari_mri.io.dicom_diffusion import set_gradient, tell_diffusion
 from napari_mri.io.dicom_header import (
     PER_FRAME,
@@ -27,19 +27,6 @@ from napari_mri.io.dicom_header import (
     whole,
 )
 
-_GROUPS = frozenset(
-    (
-        0x00189112, 0x00189114, 0x00189117, 0x00189118, 0x00189226, 0x00209111, 0x00209113, 0x00209116,
-        0x00289110, 0x00289145, 0x00209253, 0x0018930B,
-    )
-)  # fmt: skip
-_INSIDE = frozenset(
-    (
-        0x00089007, 0x00089208, 0x00180050, 0x00180080, 0x00180088, 0x00189074, 0x00189075, 0x00189076,
-        0x00189082, 0x00189087, 0x00189089, 0x00189151, 0x00200032, 0x00200037, 0x00209056, 0x00209057,
-        0x00209128, 0x00209153, 0x00209157, 0x00280030, 0x00281052, 0x00281053, 0x00189117,
-    )
-)  # fmt: skip
 _MOST_FRAMES = 200_000
 
 
@@ -55,7 +42,7 @@ def frames_of(file: File) -> list[Frame]:
     tell_diffusion(first, file.elements)
     if file.n_frames > _MOST_FRAMES:
         raise BrokenFile(f"{file.path.name} claims {file.n_frames} frames.", hint="The header is damaged.")
-    if PER_FRAME in file.elements.values:
+    if PER_FRAME in file.elements.sequences:
         frames = _enhanced(file, first)
     elif "MOSAIC" in first.types:
         frames = _mosaic(file, first)
@@ -64,6 +51,7 @@ def frames_of(file: File) -> list[Frame]:
     else:
         frames = [first]
     file.elements.values.clear()
+    file.elements.sequences.clear()
     return frames
 
 
@@ -78,12 +66,11 @@ def _shifted(first: Frame, number: int) -> tuple[float, float, float] | None:
 
 def _enhanced(file: File, first: Frame) -> list[Frame]:
     """Read the functional groups: what all frames share, then what each one changes."""
-    raw = file.elements
-    shared_items = items(raw.values.get(SHARED, b""), raw.implicit, raw.big, _GROUPS)
+    sequences = file.elements.sequences
     shared = replace(first)
-    if shared_items:
-        _apply(shared, shared_items[0])
-    groups = items(raw.values[PER_FRAME], raw.implicit, raw.big, _GROUPS)
+    if sequences.get(SHARED):
+        _apply(shared, sequences[SHARED][0])
+    groups = sequences[PER_FRAME]
     if len(groups) != file.n_frames:
         raise BrokenFile(
             f"{file.path.name} tells of {file.n_frames} frames but describes {len(groups)}.",
@@ -99,9 +86,8 @@ def _enhanced(file: File, first: Frame) -> list[Frame]:
 
 def _apply(frame: Frame, group: Elements) -> None:
     """Write what one functional group item tells into a frame."""
-    for tag, raw in group.values.items():
-        inner = items(raw, group.implicit, group.big, _INSIDE)
-        if inner:
+    for tag, inner in group.sequences.items():
+        if inner and tag in _PARTS:
             _PARTS[tag](frame, inner[0])
 
 
@@ -148,7 +134,7 @@ def _echo(frame: Frame, inner: Elements) -> None:
 
 
 def _diffusion(frame: Frame, inner: Elements) -> None:
-    vectors = items(inner.values.get(0x00189076, b""), inner.implicit, inner.big, _INSIDE)
+    vectors = inner.sequences.get(0x00189076, [])
     vector = either(vectors[0], 0x00189089) if vectors else ()
     kind = text(inner, 0x00189075).upper()
     bval = either(inner, 0x00189087)
@@ -177,14 +163,10 @@ def _heart(frame: Frame, inner: Elements) -> None:
         frame.trigger = delay[0]
 
 
-def _ignored(frame: Frame, inner: Elements) -> None:
-    """Do nothing: a group that tells nothing we need."""
-
-
 _PARTS = {
     0x00289110: _measures, 0x00209113: _place, 0x00209116: _orientation, 0x00289145: _scaling,
     0x00209111: _content, 0x00189114: _echo, 0x00189117: _diffusion, 0x00189226: _types,
-    0x00189112: _timing, 0x00189118: _heart, 0x00209253: _ignored, 0x0018930B: _ignored,
+    0x00189112: _timing, 0x00189118: _heart,
 }  # fmt: skip
 
 

