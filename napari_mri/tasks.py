@@ -18,7 +18,7 @@ from napari_mri.core.errors import BadPrompt, GeometryProblem, GridMismatch, Mri
 from napari_mri.core.grid import way_back
 from napari_mri.core.history import Order, Step
 from napari_mri.core.model import TASKS, Model, Session
-from napari_mri.core.prompts import Box, Point, Prompts
+from napari_mri.core.prompts import Box, Mask, Point, Prompts
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.engine.runtime import LocalRuntime
 
@@ -247,10 +247,14 @@ class ScanSession(Session):
         """
         takes = self.model.card.prompts
         for mark in prompts:
-            if not isinstance(mark, takes):
+            if type(mark) not in takes:
                 known = ", ".join(str(getattr(kind, "kind", kind.__name__)) for kind in takes) or "none"
                 raise BadPrompt(f"{self.model.card.title} takes no {mark.kind}.", hint=f"It takes: {known}.")
-            places = (mark.xyz,) if isinstance(mark, Point) else () if isinstance(mark, Box) else mark.points
+            if isinstance(mark, Mask) and not mark.grid.same(self.scan.grid):
+                raise BadPrompt(
+                    "The mask to refine does not lie on the grid of the scan.", hint="Bring it to that grid first."
+                )
+            places = (mark.xyz,) if isinstance(mark, Point) else () if isinstance(mark, Box | Mask) else mark.points
             if places and not any(self.scan.grid.holds(place) for place in places):
                 x, y, z = places[0]
                 raise BadPrompt(

@@ -1,12 +1,19 @@
-"""What a user points at: points, boxes, scribbles and lassos, in patient millimetres."""
+"""What a user points at: points, boxes, scribbles, lassos, extreme points and masks, in patient millimetres."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from napari_mri.core.errors import BadPrompt
+from napari_mri.core.grid import Grid
 
 Xyz = tuple[float, float, float]
 
@@ -90,9 +97,89 @@ class Lasso(Scribble):
     kind: ClassVar[str] = "lasso"
 
 
-Mark = Point | Box | Scribble | Lasso
-KINDS: dict[str, type[Point] | type[Box] | type[Scribble] | type[Lasso]] = {
-    "point": Point, "box": Box, "scribble": Scribble, "lasso": Lasso,
+@dataclass(frozen=True)
+class Extremes(Scribble):
+    """Six clicks on the outline of the object: its first and last point along each of three directions.
+
+    Parameters
+    ----------
+    points : six of (3,) patient mm, RAS+
+        Three pairs; the two of a pair follow each other, in any order of pairs.
+    """
+
+    kind: ClassVar[str] = "extremes"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.points) != 6:
+            raise BadPrompt(
+                f"Extreme points come in three pairs: six points, not {len(self.points)}.",
+                hint="Click both ends of the object along each of three directions.",
+            )
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask the user has already, to be made better; make it with `Mask.of`.
+
+    Parameters
+    ----------
+    shape : 3 int
+    affine : 16 float
+        Rows of the (4, 4) affine, RAS+ mm.
+    packed : str
+        The voxels in C order: bits, zlib, base64. Small, and it can stand in a sidecar.
+    """
+
+    shape: tuple[int, int, int]
+    affine: tuple[float, ...]
+    packed: str
+    positive: bool = True
+    kind: ClassVar[str] = "mask"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "affine", tuple(float(v) for v in self.affine))
+        if len(self.shape) != 3 or len(self.affine) != 16:
+            raise BadPrompt("A mask prompt needs a shape of three and an affine of sixteen numbers.")
+
+    @classmethod
+    def of(cls, voxels: ArrayLike, grid: Grid) -> Mask:
+        """Return the prompt for a mask (I, J, K), true in the object, on a grid."""
+        array = np.ascontiguousarray(np.asarray(voxels) != 0)
+        if array.shape != grid.shape:
+            raise BadPrompt(f"A mask of shape {array.shape} does not lie on a grid of shape {grid.shape}.")
+        packed = base64.b64encode(zlib.compress(np.packbits(array).tobytes(), 6)).decode("ascii")
+        return cls(grid.shape, tuple(grid.affine.reshape(-1).tolist()), packed)
+
+    @property
+    def grid(self) -> Grid:
+        """Where the mask lies."""
+        return Grid(self.shape, np.asarray(self.affine).reshape(4, 4))
+
+    def voxels(self) -> NDArray[np.bool_]:
+        """Return the mask, (I, J, K) bool.
+
+        Raises
+        ------
+        BadPrompt
+            If the packed voxels are damaged or of another size.
+        """
+        count = int(np.prod(self.shape))
+        try:
+            unpack = zlib.decompressobj()
+            # A damaged or hostile record must not fill the memory: no more than the shape promises.
+            raw = unpack.decompress(base64.b64decode(self.packed, validate=True), (count + 7) // 8 + 1)
+        except (binascii.Error, zlib.error, ValueError) as error:
+            raise BadPrompt(f"The voxels of a mask prompt are damaged: {error}.") from None
+        if len(raw) != (count + 7) // 8:
+            raise BadPrompt("The voxels of a mask prompt do not fill its shape.")
+        return np.unpackbits(np.frombuffer(raw, np.uint8), count=count).reshape(self.shape).astype(bool)
+
+
+Mark = Point | Box | Scribble | Lasso | Extremes | Mask
+KINDS: dict[str, type[Any]] = {
+    "point": Point, "box": Box, "scribble": Scribble, "lasso": Lasso, "extremes": Extremes, "mask": Mask,
 }  # fmt: skip
 
 
@@ -102,7 +189,7 @@ class Prompts:
 
     Parameters
     ----------
-    marks : tuple of Point, Box, Scribble or Lasso
+    marks : tuple of Point, Box, Scribble, Lasso, Extremes or Mask
     """
 
     marks: tuple[Mark, ...] = ()
@@ -137,6 +224,8 @@ class Prompts:
                 record["xyz"] = list(mark.xyz)
             elif isinstance(mark, Box):
                 record["low"], record["high"] = list(mark.low), list(mark.high)
+            elif isinstance(mark, Mask):
+                record |= {"shape": list(mark.shape), "affine": list(mark.affine), "packed": mark.packed}
             else:
                 record["points"] = [list(p) for p in mark.points]
             records.append(record)
