@@ -158,13 +158,13 @@ def _layer_of(data: Any, facts: dict[str, Any], kind: str) -> tuple[Any, list[An
 
 def sample_dicom() -> list[LayerTuple]:
     """Open the head that is kept as a DICOM series (npe2 sample data)."""
-    from napari_mri.sample import folder
+    from napari_mri.sample import dicom_head
 
-    return read(str(folder() / "head_dicom"))
+    return read(str(dicom_head()))
 
 
 def sample_nifti() -> list[LayerTuple]:
     """Open the head that is kept as NIfTI, with its labels (npe2 sample data)."""
-    from napari_mri.sample import folder
+    from napari_mri.sample import nifti_head, nifti_labels
 
-    return read([str(folder() / "head.nii.gz"), str(folder() / "head_labels.nii.gz")])
+    return read([str(nifti_head()), str(nifti_labels())])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -12,6 +13,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QLineEdit,
     QSpinBox,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -20,8 +22,11 @@ from napari_mri.core.model import Knob
 FAR = 1_000_000
 
 
+POINT = "Point at an option to read what it does."
+
+
 class Form(QWidget):
-    """Rows of labelled fields.
+    """Rows of labelled fields; below them, what the one under the pointer does.
 
     Parameters
     ----------
@@ -31,9 +36,15 @@ class Form(QWidget):
 
     def __init__(self, knobs: tuple[Knob, ...] = ()) -> None:
         super().__init__()
-        self._rows = QFormLayout(self)
-        self._rows.setContentsMargins(0, 0, 0, 0)
+        self._rows = QFormLayout()
         self._rows.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
+        self.hint = QLabel()
+        self.hint.setWordWrap(True)
+        self.hint.setStyleSheet("color: #9aa3ad;")
+        whole = QVBoxLayout(self)
+        whole.setContentsMargins(0, 0, 0, 0)
+        whole.addLayout(self._rows)
+        whole.addWidget(self.hint)
         self._fields: dict[str, tuple[Knob, QWidget]] = {}
         self.show_knobs(knobs)
 
@@ -47,9 +58,20 @@ class Form(QWidget):
             label = QLabel(title_of(knob))
             for widget in (field, label):
                 widget.setToolTip(f"<qt>{knob.says}</qt>")  # rich text, so that long sentences wrap
+                widget.setProperty("says", f"{title_of(knob)}: {knob.says}")
+                widget.installEventFilter(self)
             self._rows.addRow(label, field)
             self._fields[knob.name] = (knob, field)
+        self.hint.setText(POINT)
         self.setVisible(bool(knobs))
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Tell what an option does when the pointer or the keyboard comes to it."""
+        if event.type() in (QEvent.Type.Enter, QEvent.Type.FocusIn):
+            says = watched.property("says")
+            if says:
+                self.hint.setText(says)
+        return bool(super().eventFilter(watched, event))
 
     def values(self) -> dict[str, Any]:
         """Return what the user has set, by option name."""

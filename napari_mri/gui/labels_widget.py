@@ -195,7 +195,8 @@ class LabelsWidget(QWidget):
         self.new_button.setEnabled(scan is not None)
         known = False
         if layer is None:
-            self.place.setText("Open a scan, then press the button above, or run a model.")
+            begin = "Open a scan first." if scan is None else "Press the button above to draw, or run a model."
+            self.place.setText(f"No labels yet. {begin}")
         else:
             try:
                 record = self._record()
@@ -285,6 +286,8 @@ class LabelsWidget(QWidget):
         tool: Tool | None = self.tool.currentData()
         self.form.show_knobs(tool.knobs if tool else ())
         self.says.setText(tool.says if tool else "")
+        if tool and any(knob.name == "label" and knob.low == 0 for knob in tool.knobs):
+            self.form.field("label").setSpecialValueText("every label")
 
     def apply(self) -> None:
         """Run the chosen tool; its change is one step of undo."""
@@ -365,7 +368,9 @@ class LabelsWidget(QWidget):
     def _on_saved(self, made: tuple[Path, Labels]) -> None:
         path, labels = made
         if labels.data.any():
-            self.message.show_good(f"Saved {path}\n{len(labels.values)} label(s), {labels.volume_ml():.2f} ml.")
+            count = len(labels.values)
+            what = "1 label" if count == 1 else f"{count} labels"
+            self.message.show_good(f"Saved {path}\n{what}, {labels.volume_ml():.2f} ml.")
         else:
             self.message.show_warnings([f"Saved {path}, but it is empty: no voxel is marked."])
         self._refresh()

@@ -9,7 +9,7 @@ from typing import Any
 
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -50,6 +50,9 @@ class RunWidget(QWidget):
     napari_viewer : napari viewer
         Given by napari.
     """
+
+    finished = Signal()
+    """A result has become a layer."""
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__()
@@ -216,8 +219,8 @@ class RunWidget(QWidget):
             self._viewer.add_layer(Layer.create(data, facts, kind))
         seconds = time.monotonic() - self._began
         self._idle(f"Done in {seconds:.1f} s: the new layer '{tuples[0][1]['name']}'.")
-        if warnings:
-            self.message.show_warnings(warnings)
+        self.message.show_warnings(warnings)
+        self.finished.emit()
 
     def _on_failed(self, sentence: str) -> None:
         self._idle()

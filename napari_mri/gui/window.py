@@ -35,7 +35,14 @@ def watch(viewer: ViewerModel) -> None:
         if here is not None:
             welcome(event.value, here)
 
+    def on_turned(event: Any) -> None:
+        here = window()
+        if here is not None:
+            say_plane(here)
+
     viewer.layers.events.inserted.connect(on_inserted)
+    viewer.dims.events.order.connect(on_turned)
+    viewer.camera.events.orientation.connect(on_turned)
     for layer in viewer.layers:
         welcome(layer, viewer)
 
@@ -56,6 +63,7 @@ def arrange(viewer: ViewerModel, layer: Layer) -> None:
     """
     scale_bar = viewer.canvas.overlays.scale_bar
     scale_bar.visible = True
+    viewer.canvas.overlays.text.position = "top_center"
     record = bridge.shown(layer)
     assert record is not None, "only known layers are arranged"
     shape = record.placing.shape
@@ -79,6 +87,25 @@ def look(viewer: ViewerModel, plane: str, *, radiological: bool = True) -> None:
     # Never by a negative scale: brushes and writers would have to know about it.
     viewer.camera.orientation2d = ("up", "left" if radiological else "right")
     viewer.reset_view()
+    say_plane(viewer)
+
+
+def say_plane(viewer: ViewerModel) -> None:
+    """Write onto the picture which plane is shown and on which side the patient's right is."""
+    text = viewer.canvas.overlays.text
+    shown = tuple(axis - (viewer.dims.ndim - 3) for axis in viewer.dims.order[-2:])
+    known = any(bridge.shown(layer) is not None for layer in viewer.layers)
+    if not known or viewer.dims.ndim < 3 or viewer.camera.orientation2d[0] != "up":
+        text.visible = False
+        return
+    mirrored = viewer.camera.orientation2d[1] == "left"
+    sides = {
+        (1, 2): "Axial · patient's right is on the " + ("left" if mirrored else "right"),
+        (0, 2): "Coronal · patient's right is on the " + ("left" if mirrored else "right"),
+        (0, 1): "Sagittal · front is on the " + ("left" if mirrored else "right"),
+    }
+    text.text = sides.get(shown, "")
+    text.visible = shown in sides
 
 
 def tell(volumes: Iterable[Volume]) -> None:
