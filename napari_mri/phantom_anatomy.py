@@ -145,7 +145,8 @@ def _face(canvas: Canvas, rough: Waves) -> None:
     _blob(canvas, "skull", "bone", (31, 64, -48), (18, 22, 20))
     _blob(canvas, "air spaces", "air", (31, 62, -49), (13.5, 16, 15.5))
     _blob(canvas, "skull", "bone", (0, 28, -27), (19, 24, 14), sides=False)
-    _blob(canvas, "skull", "marrow", (0, 2, -33), (13, 11, 13), sides=False)
+    _blob(canvas, "skull", "bone", (0, 8, -35), (15, 12, 17), sides=False)
+    _blob(canvas, "skull", "marrow", (0, 8, -37), (8, 5.5, 10), sides=False)
     _blob(canvas, "air spaces", "air", (8, 32, -27), (7, 11, 8))
     _blob(canvas, "air spaces", "air", (9, 86, 1), (7, 4.5, 9))
     _blob(canvas, "skull", "bone", (50, -24, -42), (12, 15, 13))
@@ -249,7 +250,7 @@ def _ribbon(at: Where, hull: Array, folds: Waves, depth: Waves, bend: Waves) -> 
     core = ellipsoid(Where(x, at.y, at.z), (14, -2, 6), (24, 38, 24))
     fold = np.where(core < 0, fold - core, fold)
     near = np.minimum(fold, sylvian - 0.6)
-    width = np.clip(0.5 + 0.035 * (outer + 14), 0.2, 0.9)
+    width = np.clip(0.3 + 0.03 * (outer + 14), 0.1, 0.7)
     pial = np.maximum(outer, width - near)
     thick = np.float32(2.9)
     return -(np.minimum(-outer, near - width) - thick) * -1, -pial
@@ -283,6 +284,8 @@ def _hindbrain(canvas: Canvas) -> None:
     canvas.paint(box, "cerebrospinal fluid", "fluid", np.maximum(stem - 3, np.maximum(at.z + 14, -18 - at.z + at.y)))
     canvas.paint(box, "brain stem", "stem", np.maximum(stem, _FORAMEN - at.z))
     canvas.paint(box, "spinal cord", "stem", np.maximum(stem, at.z - _FORAMEN))
+    _tube(canvas, "cerebellar white matter", "white", ((10, -22, -30), (21, -36, -34), (24, -52, -36)), (6.5, 7.5, 8), 4)
+    _tube(canvas, "white matter", "white", ((7, -14, -13), (11, -10, 0)), (7.5, 7.5))
 
 
 def _deep(canvas: Canvas) -> None:

@@ -37,11 +37,15 @@ STEP_MM = 2.0
 """Spacing of the working copy: half a cortex, and a tenth of a second for each operation."""
 SKIN_MM = 6.0
 """Scalp and outer table: no brain is nearer to the air."""
-BELOW_TOP_MM = 170.0
+BELOW_TOP_MM = 180.0
 """From the vertex down to the foramen magnum, with room to spare."""
 MOST_ML = 2100.0
 """No brain with its meninges is larger; a bigger piece has leaked through the skull base."""
 LEAST_ML = 20.0
+LOWEST_MM, LOWEST_ML = 165.0, 40.0
+"""So far below the vertex there is no more than a little brain stem and cerebellum."""
+_TRIES = ((1.0, 1.0), (1.0, 1.33), (1.15, 1.0), (1.15, 1.33), (1.0, 1.8))
+"""Factors on level and cut, tried in turn until nothing has leaked."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,10 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Labels:
     head = _head(small)
     depth = _depth(head)
     rt.report(0.4, "evening out the shading")
-    zone, even = _even(small, head, depth)
+    below = _below_vertex(head)
+    zone, even = _even(small, head, depth, below)
     rt.report(0.6, "cutting the brain free")
-    brain = _brain(even > p.level, zone, depth, p, rt)
+    brain = _brain(np.where(zone, even, 0), depth, below, p, rt)
     if brain.sum() * STEP_MM**3 > 0.85 * 1000 * max(head.sum() * STEP_MM**3 / 1000, LEAST_ML):
         rt.warn("Nearly all that is not air is in the mask: the scan may be stripped already.")
     rt.report(0.9, "bringing the mask home")
@@ -160,7 +165,17 @@ def _depth(head: Mask) -> NDArray[np.float64]:
     return _mm_inside(np.pad(head, 1, mode="edge"))[1:-1, 1:-1, 1:-1]
 
 
-def _even(small: Array, head: Mask, depth: NDArray[np.float64]) -> tuple[Mask, Array]:
+def _below_vertex(head: Mask) -> NDArray[np.float64]:
+    """Distance of each slice below the top of the head, (1, 1, K) mm."""
+    rows = np.flatnonzero(head.any(axis=(0, 1)))
+    top = rows[-1] if rows.size else head.shape[2] - 1
+    below: NDArray[np.float64] = (top - np.arange(head.shape[2], dtype=np.float64)) * STEP_MM
+    return below[None, None, :]
+
+
+def _even(
+    small: Array, head: Mask, depth: NDArray[np.float64], below: NDArray[np.float64]
+) -> tuple[Mask, Array]:
     """Divide out slow shading and the deep brain's brightness.
 
     Returns
@@ -172,11 +187,8 @@ def _even(small: Array, head: Mask, depth: NDArray[np.float64]) -> tuple[Mask, A
     """
     from scipy.ndimage import gaussian_filter
 
-    rows = np.flatnonzero(head.any(axis=(0, 1)))
-    top = rows[-1] if rows.size else head.shape[2] - 1
-    below = (top - np.arange(head.shape[2])) * STEP_MM
     zone = head & (depth > min(SKIN_MM, 0.2 * depth.max())) & (below < BELOW_TOP_MM)
-    core = zone & (depth > min(35.0, 0.6 * depth[zone].max(initial=0.0))) & (below < 0.7 * BELOW_TOP_MM)
+    core = zone & (depth > min(35.0, 0.6 * depth[zone].max(initial=0.0))) & (below < 0.66 * BELOW_TOP_MM)
     core = core if core.any() else head
     middle = float(np.median(small[core])) or 1.0
     tissue = (zone & (small > 0.4 * middle) & (small < 1.8 * middle)).astype(np.float32)
@@ -187,22 +199,29 @@ def _even(small: Array, head: Mask, depth: NDArray[np.float64]) -> tuple[Mask, A
     return zone, (small / shade).astype(np.float32)
 
 
-def _brain(bright: Mask, zone: Mask, depth: NDArray[np.float64], p: Params, rt: Runtime) -> Mask:
-    """Cut the brain out of the bright tissue, harder as long as what is found is too large to be one."""
-    candidate = bright & zone
-    room = _mm_inside(candidate)
-    brain = candidate & False
-    for attempt, radius in enumerate(p.cut * np.array([1.0, 1.33, 1.67, 2.0])):
-        rt.report(0.6 + 0.07 * attempt)
-        seed = _central(room > min(radius, 0.7 * room.max()), depth)
-        brain = _closed(candidate & _grown(seed, radius), p.close)
-        if brain.sum() * STEP_MM**3 / 1000 <= MOST_ML:
+def _brain(
+    even: Array, depth: NDArray[np.float64], below: NDArray[np.float64], p: Params, rt: Runtime
+) -> Mask:
+    """Cut the brain out of the bright tissue, harder as long as what is found has leaked out of the skull."""
+    ml = STEP_MM**3 / 1000
+    best, least = np.zeros(even.shape, dtype=bool), np.inf
+    for attempt, (raised, wider) in enumerate(_TRIES):
+        rt.report(0.6 + 0.3 * attempt / len(_TRIES), "cutting the brain free")
+        candidate = even > p.level * raised
+        room = _mm_inside(candidate)
+        seed = _central(room > min(p.cut * wider, 0.7 * room.max()), depth)
+        brain = _closed(candidate & _grown(seed, p.cut * wider), p.close)
+        leaked = max(brain.sum() * ml - MOST_ML, 0.0)
+        leaked += max((brain & (below > LOWEST_MM)).sum() * ml - LOWEST_ML, 0.0)
+        if leaked < least and (brain.sum() * ml > LEAST_ML or not best.any()):
+            best, least = brain, leaked
+        if leaked == 0:
             break
-    else:
-        rt.warn("The mask is larger than any brain: it holds tissue outside the skull. Try a higher cut or level.")
-    if brain.sum() * STEP_MM**3 / 1000 < LEAST_ML:
+    if least > 0:
+        rt.warn("The mask holds tissue outside the skull. Try a higher cut or level.")
+    if best.sum() * ml < LEAST_ML:
         rt.warn("The mask is smaller than any brain: the method did not find one. Try a lower level.")
-    return brain
+    return best
 
 
 def _central(mask: Mask, depth: NDArray[np.float64]) -> Mask:
