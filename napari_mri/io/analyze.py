@@ -75,14 +75,18 @@ def read(path: Path) -> tuple[Volume, ...]:
         raise BrokenFile(f"The header of {path.name} is cut off.", hint=_AGAIN)
     voxels_path = path if named_image else _partner(path, ".img")
     if voxels_path is None:
-        raise BrokenFile(f"{path.name} is the header of a pair, but its .img is not there.", hint="Copy both files.")
+        raise BrokenFile(
+            f"{path.name} is the header of a pair, but its .img is not there.", hint="Copy both files."
+        )
     order = "<" if int.from_bytes(raw[:4], "little") == 348 else ">"
     shape, dtype = _layout(raw, order, path.name)
     told = [_GUESS]
     grid, step = _grid(raw, order, shape, told, path.name)
     start = float(np.frombuffer(raw, order + "f4", 1, 108)[0])
     if not (np.isfinite(start) and 0 <= start < 2**40):
-        raise BrokenFile(f"The header of {path.name} is damaged: it does not tell where the voxels begin.", hint=_AGAIN)
+        raise BrokenFile(
+            f"The header of {path.name} is damaged: it does not tell where the voxels begin.", hint=_AGAIN
+        )
     data = _scaled(_voxels(voxels_path, int(start), shape, dtype), raw, order)
     frames = None
     if data.ndim == 4:
@@ -100,10 +104,14 @@ def _layout(raw: bytes, order: str, name: str) -> tuple[tuple[int, ...], np.dtyp
     if dim[0] < 1 or min(sides) < 1:
         raise BrokenFile(f"The header of {name} is damaged: its shape is {sides}.", hint=_AGAIN)
     if len(sides) > 4:
-        raise UnsupportedImage(f"{name} has {len(sides)} axes; scans have three or four.", hint="Take one part out.")
+        raise UnsupportedImage(
+            f"{name} has {len(sides)} axes; scans have three or four.", hint="Take one part out."
+        )
     code = int(np.frombuffer(raw, order + "i2", 1, 70)[0])
     if code not in _TYPES:
-        what = {32: "complex numbers", 128: "colours (RGB)", 1: "single bits"}.get(code, f"values of type {code}")
+        what = {32: "complex numbers", 128: "colours (RGB)", 1: "single bits"}.get(
+            code, f"values of type {code}"
+        )
         raise UnsupportedImage(f"{name} holds {what}, which are not read.", hint="Save it as grey values.")
     return tuple(sides), np.dtype(order + _TYPES[code])
 

@@ -57,7 +57,9 @@ def check_promise(name: str, n_bytes: int, room: int) -> None:
         )
 
 
-def read_block(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], packing: str) -> NDArray[Any]:
+def read_block(
+    path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], packing: str
+) -> NDArray[Any]:
     """Read voxels that lie in a file fastest axis first.
 
     Parameters
@@ -149,10 +151,13 @@ def _unpack_into(file: BinaryIO, buffer: NDArray[Any], make: Callable[[bytes], A
     except Exception as error:
         if not _is_packing(error):
             raise
-        raise BrokenFile(f"{name} is damaged: its compressed voxels cannot be unpacked.", hint=_AGAIN) from error
+        raise BrokenFile(
+            f"{name} is damaged: its compressed voxels cannot be unpacked.", hint=_AGAIN
+        ) from error
     if done < len(view):
         raise BrokenFile(
-            f"{name} is cut off: {done / 1e6:,.1f} of {len(view) / 1e6:,.1f} MB of voxels are there.", hint=_AGAIN
+            f"{name} is cut off: {done / 1e6:,.1f} of {len(view) / 1e6:,.1f} MB of voxels are there.",
+            hint=_AGAIN,
         )
 
 

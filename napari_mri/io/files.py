@@ -12,6 +12,7 @@ import numpy as np
 from napari_mri.core.errors import BrokenFile, FileProblem, MriError, NotAnImage, SeveralSeries, UnsupportedImage
 from napari_mri.core.volume import Frames, Labels, Volume
 from napari_mri.io.atomic import atomic_path
+from napari_mri.io.conventions import dressed
 from napari_mri.io.formats import Format, Found, all_formats
 from napari_mri.io.history import read_sidecar, write_sidecar
 from napari_mri.io.unpack import head_of
@@ -95,7 +96,7 @@ def load_labels(path: str | Path, *, series: str | int | None = None) -> Labels:
         If the values are not whole numbers.
     """
     volume = load(path, series=series)
-    return as_labels(volume)
+    return dressed(as_labels(volume), Path(path))
 
 
 def as_labels(volume: Volume) -> Labels:
@@ -339,7 +340,12 @@ def _can_hold(fmt: Format, volume: Volume, path: Path) -> None:
             raise UnsupportedImage(f"{fmt.title} cannot hold labels ({path.name}).", hint="Save as .nii.gz.")
     elif "volume" not in fmt.holds:
         raise UnsupportedImage(f"{fmt.title} holds labels only ({path.name}).", hint="Save as .nii.gz.")
-    if volume.data.ndim == 4 and "4d" not in fmt.holds:
+    layered = volume.frames is not None and volume.frames.kind == "segment"
+    if volume.data.ndim == 4 and layered and not fmt.holds & {"overlap", "4d"}:
+        raise UnsupportedImage(
+            f"{fmt.title} holds one label a voxel, and these segments overlap.", hint="Save as .seg.nrrd or .seg.dcm."
+        )
+    if volume.data.ndim == 4 and not layered and "4d" not in fmt.holds:
         raise UnsupportedImage(f"{fmt.title} holds one volume, not {volume.n_frames} frames.", hint="Save as .nii.gz.")
 
 

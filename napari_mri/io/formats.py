@@ -9,7 +9,9 @@ from pathlib import Path
 
 from napari_mri.core.volume import Volume
 
-MODULES = ("nifti", "nrrd", "metaimage", "mgh", "analyze", "dicom")
+MODULES = (
+    "nifti", "nrrd", "metaimage", "mgh", "analyze", "rtstruct", "seg_dicom", "dicom", "surface_files",
+)  # fmt: skip
 """Modules of this folder that hold a ``FORMATS`` tuple, asked in this order."""
 
 

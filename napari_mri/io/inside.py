@@ -42,7 +42,9 @@ def beside(header: Path, told: str) -> Path:
             hint="Put a copy of the file into the folder.",
         )
     if not there:
-        raise BrokenFile(f"{header.name} needs the file '{name[:80]}', which is not there.", hint="Copy both files.")
+        raise BrokenFile(
+            f"{header.name} needs the file '{name[:80]}', which is not there.", hint="Copy both files."
+        )
     return place
 
 

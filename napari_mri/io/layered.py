@@ -8,8 +8,9 @@ in all frames. Frames hold as many segments as fit, so two overlapping ones make
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,9 @@ def is_layered(labels: Labels) -> bool:
     return labels.data.ndim == 4 and labels.frames is not None and labels.frames.kind == "segment"
 
 
-def stacked(shape: tuple[int, int, int], segments: Iterable[tuple[int, Box, Mask]]) -> NDArray[np.unsignedinteger]:
+def stacked(
+    shape: tuple[int, int, int], segments: Iterable[tuple[int, Box, Mask]]
+) -> NDArray[np.unsignedinteger[Any]]:
     """Put segments into as few layers as their overlaps allow, first come first served.
 
     Parameters
@@ -46,7 +49,7 @@ def stacked(shape: tuple[int, int, int], segments: Iterable[tuple[int, Box, Mask
     for value, box, mask in segments:
         pieces.setdefault(int(value), []).append((box, mask))
     kind = np.min_scalar_type(max(pieces, default=0))
-    layers: list[NDArray[np.unsignedinteger]] = []
+    layers: list[NDArray[np.unsignedinteger[Any]]] = []
     for value, parts in pieces.items():
         home = next((layer for layer in layers if _free(layer, parts)), None)
         if home is None:
@@ -59,7 +62,7 @@ def stacked(shape: tuple[int, int, int], segments: Iterable[tuple[int, Box, Mask
     return layers[0] if len(layers) == 1 else np.stack(layers, axis=-1)
 
 
-def _free(layer: NDArray[np.unsignedinteger], parts: list[tuple[Box, Mask]]) -> bool:
+def _free(layer: NDArray[np.unsignedinteger[Any]], parts: list[tuple[Box, Mask]]) -> bool:
     return not any(layer[box][mask].any() for box, mask in parts)
 
 
@@ -71,14 +74,24 @@ def segments_of(labels: Labels) -> Iterator[tuple[int, Mask]]:
     UnsupportedImage
         If the labels change over time: then a value is no single segment.
     """
+    check_still(labels)
+    for value in labels.values:
+        mask = labels.data == value
+        yield value, (mask.any(axis=3) if mask.ndim == 4 else mask)
+
+
+def check_still(labels: Labels) -> None:
+    """Refuse labels that change over time, where a format holds one moment.
+
+    Raises
+    ------
+    UnsupportedImage
+    """
     if labels.data.ndim == 4 and not is_layered(labels):
         raise UnsupportedImage(
             f"These labels have {labels.n_frames} frames; only one moment can be exported at a time.",
             hint="Choose a frame, or save them all as .nii.gz.",
         )
-    for value in labels.values:
-        mask = labels.data == value
-        yield value, (mask.any(axis=3) if mask.ndim == 4 else mask)
 
 
 def flattened(labels: Labels) -> Labels:
@@ -99,10 +112,3 @@ def flattened(labels: Labels) -> Labels:
             hint="Save as .seg.nrrd or DICOM SEG, which keep overlapping segments.",
         )
     return replace(labels, data=labels.data.max(axis=3), frames=None)
-
-
-def named(
-    values: Iterable[int], names: Mapping[int, str], default: Callable[[int], str] = "Segment {}".format
-) -> dict[int, str]:
-    """Return a name for every value: its own, or one made by `default`."""
-    return {value: names.get(value) or default(value) for value in values}

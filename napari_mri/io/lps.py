@@ -10,10 +10,10 @@ _SIGNS = np.array((-1.0, -1.0, 1.0))
 
 def turned_affine(affine: ArrayLike) -> NDArray[np.float64]:
     """Return a (4, 4) voxel-to-patient affine in the other frame: LPS+ to RAS+, or RAS+ to LPS+."""
-    turned = np.array(affine, dtype=np.float64)
+    turned: NDArray[np.float64] = np.array(affine, dtype=np.float64)
     turned[:2] *= -1.0
     # No negative zeros: they would make a header that reads "-0" where nothing is negative.
-    return turned + 0.0
+    return np.asarray(turned + 0.0)
 
 
 def turned_points(points: ArrayLike) -> NDArray[np.float64]:

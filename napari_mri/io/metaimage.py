@@ -90,13 +90,16 @@ def _header(path: Path) -> tuple[dict[str, str], int]:
             fields[key.strip().lower()] = value.strip()
             if key.strip().lower() == "elementdatafile":
                 return fields, file.tell()
-    raise BrokenFile(f"The header of {path.name} has no end: it does not tell where the voxels are.", hint=_AGAIN)
+    raise BrokenFile(
+        f"The header of {path.name} has no end: it does not tell where the voxels are.", hint=_AGAIN
+    )
 
 
 def _other(path: Path, target: str) -> Path:
     if target.upper().split(" ")[0] == "LIST" or "%" in target:
         raise UnsupportedImage(
-            f"{path.name} spreads its voxels over one file a slice.", hint="Save it as a single .mha in the program that wrote it."
+            f"{path.name} spreads its voxels over one file a slice.",
+            hint="Save it as a single .mha in the program that wrote it.",
         )
     return beside(path, target)
 
@@ -114,45 +117,67 @@ def _numbers(fields: Mapping[str, str], names: tuple[str, ...], count: int, name
             except ValueError:
                 numbers = []
             if len(numbers) != count:
-                raise BrokenFile(f"The header of {name} is damaged: {key} is '{fields[key][:60]}'.", hint=_AGAIN)
+                raise BrokenFile(
+                    f"The header of {name} is damaged: {key} is '{fields[key][:60]}'.", hint=_AGAIN
+                )
             return numbers
     return None
 
 
 def _layout(fields: Mapping[str, str], name: str) -> tuple[tuple[int, ...], int, np.dtype[Any]]:
     if "elementtype" not in fields or "dimsize" not in fields:
-        raise BrokenFile(f"The header of {name} is damaged: it does not tell the size or type of the image.", hint=_AGAIN)
+        raise BrokenFile(
+            f"The header of {name} is damaged: it does not tell the size or type of the image.", hint=_AGAIN
+        )
     try:
         n_axes, channels = int(fields.get("ndims", "3")), int(fields.get("elementnumberofchannels", "1"))
         sizes = tuple(int(word) for word in fields["dimsize"].split()[:10])
     except ValueError as error:
         raise BrokenFile(f"The header of {name} is damaged: its size makes no sense.", hint=_AGAIN) from error
     if n_axes != len(sizes) or not sizes or min(*sizes, channels) < 1:
-        raise BrokenFile(f"The header of {name} is damaged: {n_axes} axes, size '{fields['dimsize'][:60]}'.", hint=_AGAIN)
+        raise BrokenFile(
+            f"The header of {name} is damaged: {n_axes} axes, size '{fields['dimsize'][:60]}'.", hint=_AGAIN
+        )
     if not 2 <= n_axes <= 4 or (channels > 1 and n_axes == 4):
-        raise UnsupportedImage(f"{name} has {n_axes} axes of {channels} channels; scans have three or four.", hint="Take one part out.")
+        raise UnsupportedImage(
+            f"{name} has {n_axes} axes of {channels} channels; scans have three or four.",
+            hint="Take one part out.",
+        )
     told = fields["elementtype"].upper().removesuffix("_ARRAY")
     if told not in TYPES:
-        raise UnsupportedImage(f"{name} holds values of type '{told[:40]}', which is not read.", hint="Save it as numbers.")
+        raise UnsupportedImage(
+            f"{name} holds values of type '{told[:40]}', which is not read.", hint="Save it as numbers."
+        )
     if channels in (3, 4) and TYPES[told] == "u1":
-        raise UnsupportedImage(f"{name} holds colours (RGB), not grey values.", hint="Save one channel as grey values.")
+        raise UnsupportedImage(
+            f"{name} holds colours (RGB), not grey values.", hint="Save one channel as grey values."
+        )
     if not _yes(fields.get("binarydata", "true")):
-        raise UnsupportedImage(f"{name} writes its voxels out as text, which is not read.", hint="Save it as binary.")
+        raise UnsupportedImage(
+            f"{name} writes its voxels out as text, which is not read.", hint="Save it as binary."
+        )
     big = _yes(fields.get("binarydatabyteordermsb", fields.get("elementbyteordermsb", "false")))
     return sizes, channels, np.dtype(TYPES[told]).newbyteorder(">" if big else "<")
 
 
-def _grid(fields: Mapping[str, str], sizes: tuple[int, ...], told: list[str], name: str) -> tuple[Grid, float]:
+def _grid(
+    fields: Mapping[str, str], sizes: tuple[int, ...], told: list[str], name: str
+) -> tuple[Grid, float]:
     """Return the grid, and the step of the fourth axis. ITK's frame is LPS, whatever AnatomicalOrientation says."""
     n = len(sizes)
     steps = _numbers(fields, ("elementspacing", "elementsize"), n, name) or [1.0] * n
     turn = _numbers(fields, ("transformmatrix", "rotation", "orientation"), n * n, name)
     origin = _numbers(fields, ("offset", "position", "origin"), n, name)
     if turn is None and origin is None:
-        told.append("The file tells no geometry: left and right are a guess, and only the spacings can be trusted.")
+        told.append(
+            "The file tells no geometry: left and right are a guess, and only the spacings can be trusted."
+        )
     if not all(math.isfinite(step) and step != 0 for step in steps[:3]):
         words = ", ".join(f"{step:g}" for step in steps)
-        raise GeometryProblem(f"{name} tells spacings of {words} mm: a spacing must be more than zero.", hint="Repair the header.")
+        raise GeometryProblem(
+            f"{name} tells spacings of {words} mm: a spacing must be more than zero.",
+            hint="Repair the header.",
+        )
     matrix = np.eye(3)
     if turn is not None:
         side = min(n, 3)
@@ -169,7 +194,12 @@ def _grid(fields: Mapping[str, str], sizes: tuple[int, ...], told: list[str], na
 
 
 def _header_size(
-    fields: Mapping[str, str], place: Path, start: int, order: tuple[int, ...], dtype: np.dtype[Any], packed: bool
+    fields: Mapping[str, str],
+    place: Path,
+    start: int,
+    order: tuple[int, ...],
+    dtype: np.dtype[Any],
+    packed: bool,
 ) -> int:
     """Return how many bytes to skip: ``HeaderSize``, where -1 means that the voxels end the file."""
     try:
@@ -179,7 +209,9 @@ def _header_size(
     if size == -1 and not packed:
         return max(0, place.stat().st_size - start - int(np.prod(order, dtype=object)) * dtype.itemsize)
     if size < 0:
-        raise BrokenFile(f"The header of {place.name} is damaged: its HeaderSize makes no sense.", hint=_AGAIN)
+        raise BrokenFile(
+            f"The header of {place.name} is damaged: its HeaderSize makes no sense.", hint=_AGAIN
+        )
     return size
 
 

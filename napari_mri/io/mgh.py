@@ -34,7 +34,7 @@ def mine(path: Path, head: bytes) -> bool:
         return False
     header = np.frombuffer(head, _HEADER, 1)[0]
     sides = header["dims"]
-    plausible = int(header["type"]) in range(0, 12) and 1 <= int(sides.min()) and int(sides.max()) < 2**24
+    plausible = int(header["type"]) in range(0, 12) and int(sides.min()) >= 1 and int(sides.max()) < 2**24
     return int(header["version"]) == 1 and plausible and int(header["good_ras"]) in (-1, 0, 1)
 
 
@@ -60,7 +60,9 @@ def read(path: Path) -> tuple[Volume, ...]:
             raise BrokenFile(f"The header of {path.name} is cut off.", hint=_AGAIN)
         header = np.frombuffer(raw, _HEADER, 1)[0]
         if int(header["type"]) not in _TYPES:
-            raise UnsupportedImage(f"{path.name} holds values of type {int(header['type'])}, which is not read.")
+            raise UnsupportedImage(
+                f"{path.name} holds values of type {int(header['type'])}, which is not read."
+            )
         sides = tuple(int(n) for n in header["dims"])
         if min(sides) < 1:
             raise BrokenFile(f"The header of {path.name} is damaged: its shape is {sides}.", hint=_AGAIN)
@@ -78,7 +80,9 @@ def read(path: Path) -> tuple[Volume, ...]:
     frames = None
     if len(shape) == 4:
         frames = Frames("time", step, "ms") if np.isfinite(step) and step > 0 else Frames("channel")
-    stem = next((path.name[: -len(e)] for e in ENDINGS if path.name.lower().endswith(e)), path.name) or path.name
+    stem = (
+        next((path.name[: -len(e)] for e in ENDINGS if path.name.lower().endswith(e)), path.name) or path.name
+    )
     kept = {"footer": tuple(np.frombuffer(footer, ">f4").tolist())} if len(footer) == 20 else {}
     return (Volume(data, grid, (), frames, Origin(stem, "mgh", str(path), kept, tuple(told))),)
 
@@ -87,13 +91,17 @@ def _grid(header: Any, sides: tuple[int, ...], told: list[str], name: str) -> Gr
     """Return the grid: the header tells the patient position of the voxel at half the shape."""
     shape = (sides[0], sides[1], sides[2])
     if int(header["good_ras"]) != 1:
-        told.append("The file tells no geometry; FreeSurfer's default was taken: 1 mm, coronal, centred at 0.")
+        told.append(
+            "The file tells no geometry; FreeSurfer's default was taken: 1 mm, coronal, centred at 0."
+        )
         delta, cosines, centre = np.ones(3), np.array([[-1, 0, 0], [0, 0, -1], [0, 1, 0]]), np.zeros(3)
     else:
         delta = header["delta"].astype(np.float64)
         cosines, centre = header["cosines"].astype(np.float64), header["centre"].astype(np.float64)
     if not (np.isfinite(delta).all() and delta.min() > 0):
-        raise GeometryProblem(f"{name} tells spacings of {delta.tolist()} mm: a spacing must be more than zero.")
+        raise GeometryProblem(
+            f"{name} tells spacings of {delta.tolist()} mm: a spacing must be more than zero."
+        )
     affine = np.eye(4)
     affine[:3, :3] = cosines.T * delta  # each row of the header is the direction of one axis
     affine[:3, 3] = centre - affine[:3, :3] @ (np.asarray(shape) / 2)
@@ -158,7 +166,9 @@ def _written_type(volume: Volume) -> np.dtype[Any]:
     for name in ("u1", "i2", "i4"):
         if np.iinfo(name).min <= low and high <= np.iinfo(name).max:
             return np.dtype(">" + name)
-    raise UnsupportedImage(f"MGH holds whole numbers of 32 bits, not {low} to {high}.", hint="Save as .nii.gz.")
+    raise UnsupportedImage(
+        f"MGH holds whole numbers of 32 bits, not {low} to {high}.", hint="Save as .nii.gz."
+    )
 
 
 def _pour(file: Any, start: bytes, data: NDArray[Any], dtype: np.dtype[Any], end: bytes) -> None:
@@ -168,4 +178,6 @@ def _pour(file: Any, start: bytes, data: NDArray[Any], dtype: np.dtype[Any], end
     file.write(end)
 
 
-FORMATS = (Format("mgh", "FreeSurfer MGH", ENDINGS, mine, read, write, holds=frozenset({"volume", "labels", "4d"})),)
+FORMATS = (
+    Format("mgh", "FreeSurfer MGH", ENDINGS, mine, read, write, holds=frozenset({"volume", "labels", "4d"})),
+)

@@ -83,11 +83,15 @@ def _voxels(path: Path, header: Header, at: int) -> NDArray[Any]:
     if header.encoding in _TEXTS:
         return _from_text(place, start, header)
     if header.encoding not in _PACKINGS:
-        raise UnsupportedImage(f"{path.name} is packed by '{header.encoding[:40]}', which is not read.", hint="Save it again.")
+        raise UnsupportedImage(
+            f"{path.name} is packed by '{header.encoding[:40]}', which is not read.", hint="Save it again."
+        )
     packing = _PACKINGS[header.encoding]
     skip = header.byte_skip
     if skip and packing != "raw":
-        raise UnsupportedImage(f"{path.name} skips bytes of its packed voxels, which is not read.", hint="Save it again.")
+        raise UnsupportedImage(
+            f"{path.name} skips bytes of its packed voxels, which is not read.", hint="Save it again."
+        )
     if skip == -1:
         n_bytes = int(np.prod(header.sizes, dtype=object)) * header.dtype.itemsize
         check_promise(place.name, n_bytes, place.stat().st_size - start)
@@ -150,7 +154,8 @@ def _gradients(pairs: Mapping[str, str], count: int) -> Frames | None:
     try:
         largest = float(pairs["DWMRI_b-value"])
         shares = [
-            np.linalg.norm([float(word) for word in pairs[f"DWMRI_gradient_{n:04d}"].split()[:3]]) for n in range(count)
+            np.linalg.norm([float(word) for word in pairs[f"DWMRI_gradient_{n:04d}"].split()[:3]])
+            for n in range(count)
         ]
     except (KeyError, ValueError):
         return None
@@ -171,12 +176,12 @@ def _segments(pairs: Mapping[str, str]) -> list[_Segment]:
         if "ID" not in facts and "Name" not in facts and "LabelValue" not in facts:
             continue
         try:
-            layer, value = int(facts.get("Layer", number)), int(facts.get("LabelValue", 1))
+            layer, label = int(facts.get("Layer", number)), int(facts.get("LabelValue", 1))
         except ValueError as error:
             raise BrokenFile(f"Segment {number} has no label value that makes sense.", hint=_AGAIN) from error
-        kept = {key: facts[key] for key in ("ID", "Tags", "Status") if key in facts}
+        kept: dict[str, str] = {key: facts[key] for key in ("ID", "Tags", "Status") if key in facts}
         name = facts.get("Name") or facts.get("ID") or f"Segment {number + 1}"
-        found.append(_Segment(layer, value, name, _color(facts.get("Color", "")), kept))
+        found.append(_Segment(layer, label, name, _color(facts.get("Color", "")), kept))
     return found
 
 
@@ -202,7 +207,9 @@ def _labels(data: NDArray[Any], header: Header, segments: list[_Segment], origin
     origin = Origin(origin.title, origin.format, origin.path, kept, tuple(told))
     if data.ndim == 3:
         if numbers is not values:
-            raise BrokenFile(f"'{origin.title}' gives one label value to several segments of one layer.", hint=_AGAIN)
+            raise BrokenFile(
+                f"'{origin.title}' gives one label value to several segments of one layer.", hint=_AGAIN
+            )
         return Labels(data, header.grid, (), None, origin, names, colors)
     whole: Box = (slice(None), slice(None), slice(None))
     parts = []
@@ -234,10 +241,13 @@ def write(volume: Volume, path: Path) -> None:
     layered = isinstance(volume, Labels) and is_layered(volume)
     if path.name.lower().endswith(".seg.nrrd"):
         if not labels:
-            raise UnsupportedImage("A .seg.nrrd holds labels, not grey values.", hint="Save as .nrrd or .nii.gz.")
+            raise UnsupportedImage(
+                "A .seg.nrrd holds labels, not grey values.", hint="Save as .nrrd or .nii.gz."
+            )
         if volume.data.ndim == 4 and not layered:
             raise UnsupportedImage(
-                "A .seg.nrrd keeps its fourth axis for segments that overlap, not for time.", hint="Save as .nii.gz."
+                "A .seg.nrrd keeps its fourth axis for segments that overlap, not for time.",
+                hint="Save as .nii.gz.",
             )
     dtype = _written_type(volume)
     shape = tuple(volume.data.shape)
@@ -245,7 +255,9 @@ def write(volume: Volume, path: Path) -> None:
     # "list", also for time: ITK refuses a time axis where the space has three.
     lines = lines_for(order, dtype, volume.grid, "list", "gzip")
     if volume.data.ndim == 4 and volume.frames is not None:
-        lines.append(f"{_FRAMES}:={volume.frames.kind} {float(volume.frames.step)!r} {escaped(volume.frames.unit)}")
+        lines.append(
+            f"{_FRAMES}:={volume.frames.kind} {float(volume.frames.step)!r} {escaped(volume.frames.unit)}"
+        )
     if isinstance(volume, Labels) and (layered or volume.data.ndim == 3):
         lines += _segment_lines(volume)
     head = ("\n".join(lines) + "\n\n").encode()
@@ -269,12 +281,14 @@ def _segment_lines(labels: Labels) -> list[str]:
         layer = int(np.argmax(mask.any(axis=(0, 1, 2)))) if layered else 0
         flat = mask[..., layer] if layered else mask
         name = labels.names.get(value, f"Segment {value}")
-        facts = {
+        facts: dict[str, Any] = {}
+        if value in labels.colors:
+            facts["Color"] = " ".join(f"{part:.6g}" for part in labels.colors[value])
+            facts["ColorAutoGenerated"] = 0
+        facts |= {
             "Extent": _extent(flat), "ID": kept.get(value, {}).get("ID", f"Segment_{value}"), "LabelValue": value,
             "Layer": layer, "Name": name, "NameAutoGenerated": 0, "Tags": kept.get(value, {}).get("Tags", "|"),
         }  # fmt: skip
-        if value in labels.colors:
-            facts = {"Color": " ".join(f"{part:.6g}" for part in labels.colors[value]), "ColorAutoGenerated": 0, **facts}
         lines += [f"Segment{number}_{key}:={escaped(str(fact))}" for key, fact in facts.items()]
     return [
         *lines,

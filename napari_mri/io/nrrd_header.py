@@ -26,7 +26,15 @@ _NAMES = {
     "u2": ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
     "i4": ("int", "signed int", "int32", "int32_t"),
     "u4": ("uint", "unsigned int", "uint32", "uint32_t"),
-    "i8": ("longlong", "long long", "long long int", "signed long long", "signed long long int", "int64", "int64_t"),
+    "i8": (
+        "longlong",
+        "long long",
+        "long long int",
+        "signed long long",
+        "signed long long int",
+        "int64",
+        "int64_t",
+    ),
     "u8": ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"),
     "f4": ("float",),
     "f8": ("double",),
@@ -47,7 +55,15 @@ _NOT_GREY = {
     "2d-masked-symmetric-matrix": "tensors", "3d-symmetric-matrix": "tensors",
     "3d-masked-symmetric-matrix": "tensors", "2d-masked-matrix": "matrices", "3d-masked-matrix": "matrices",
 }  # fmt: skip
-_LENGTHS = {"mm": 1.0, "millimeter": 1.0, "millimeters": 1.0, "cm": 10.0, "m": 1000.0, "um": 0.001, "µm": 0.001}
+_LENGTHS = {
+    "mm": 1.0,
+    "millimeter": 1.0,
+    "millimeters": 1.0,
+    "cm": 10.0,
+    "m": 1000.0,
+    "um": 0.001,
+    "µm": 0.001,
+}
 
 
 @dataclass(frozen=True)
@@ -127,7 +143,8 @@ def read_lines(file: BinaryIO, name: str) -> tuple[dict[str, str], dict[str, str
         fields[_canonical(key)] = value.strip()
         if _canonical(key) == "datafile" and value.strip().upper().startswith("LIST"):
             raise UnsupportedImage(
-                f"{name} spreads its voxels over several files.", hint="Save it as a single .nrrd in the program that wrote it."
+                f"{name} spreads its voxels over several files.",
+                hint="Save it as a single .nrrd in the program that wrote it.",
             )
     raise BrokenFile(f"The header of {name} has no end.", hint=_AGAIN)
 
@@ -159,7 +176,9 @@ def understood(fields: Mapping[str, str], pairs: Mapping[str, str], name: str) -
     kinds = [k.lower() for k in fields.get("kinds", "").split()]
     kinds = kinds if len(kinds) == len(sizes) else [""] * len(sizes)
     vectors = _vectors(fields.get("space directions", ""), len(sizes), name)
-    spatial = [n for n, vector in enumerate(vectors) if vector is not None] if vectors else _guess(sizes, kinds)
+    spatial = (
+        [n for n, vector in enumerate(vectors) if vector is not None] if vectors else _guess(sizes, kinds)
+    )
     others = [n for n in range(len(sizes)) if n not in spatial]
     for n in others:
         if kinds[n] in _NOT_GREY:
@@ -177,7 +196,9 @@ def understood(fields: Mapping[str, str], pairs: Mapping[str, str], name: str) -
     extra = others[0] if others else None
     skip = _whole(fields.get("byteskip", "0"), "byte skip", name)
     if _whole(fields.get("lineskip", "0"), "line skip", name) != 0:
-        raise UnsupportedImage(f"{name} asks to skip lines before its voxels, which is not read.", hint="Save it again.")
+        raise UnsupportedImage(
+            f"{name} asks to skip lines before its voxels, which is not read.", hint="Save it again."
+        )
     return Header(
         sizes, dtype, extra, "" if extra is None else kinds[extra], grid, fields.get("encoding", "").lower(),
         fields.get("datafile", ""), skip, dict(fields), dict(pairs), tuple(told),
@@ -200,7 +221,8 @@ def _sizes(fields: Mapping[str, str], name: str) -> tuple[int, ...]:
     sizes = tuple(_whole(word, "a size", name) for word in fields.get("sizes", "").split()[:20])
     if len(sizes) != n_axes or not sizes or min(sizes) < 1:
         raise BrokenFile(
-            f"The header of {name} is damaged: {n_axes} axes but sizes '{fields.get('sizes', '')[:60]}'.", hint=_AGAIN
+            f"The header of {name} is damaged: {n_axes} axes but sizes '{fields.get('sizes', '')[:60]}'.",
+            hint=_AGAIN,
         )
     return sizes
 
@@ -208,7 +230,9 @@ def _sizes(fields: Mapping[str, str], name: str) -> tuple[int, ...]:
 def _dtype(fields: Mapping[str, str], name: str) -> np.dtype[Any]:
     told = fields.get("type", "").lower()
     if told not in TYPES:
-        raise UnsupportedImage(f"{name} holds values of type '{told[:40]}', which is not read.", hint="Save it as numbers.")
+        raise UnsupportedImage(
+            f"{name} holds values of type '{told[:40]}', which is not read.", hint="Save it as numbers."
+        )
     kind = np.dtype(TYPES[told])
     endian = fields.get("endian", "little").lower()
     if endian not in ("little", "big"):
@@ -229,7 +253,9 @@ def _vectors(text: str, n_axes: int, name: str) -> list[tuple[float, ...] | None
         return []
     words = re.findall(r"none|\([^()]*\)", text[:4000])
     if len(words) != n_axes:
-        raise BrokenFile(f"The header of {name} is damaged: {len(words)} directions for {n_axes} axes.", hint=_AGAIN)
+        raise BrokenFile(
+            f"The header of {name} is damaged: {len(words)} directions for {n_axes} axes.", hint=_AGAIN
+        )
     found: list[tuple[float, ...] | None] = []
     for word in words:
         vector = None if word == "none" else _numbers(word, "a direction", name)
@@ -261,7 +287,9 @@ def _grid(
         )
         return Grid.plain(shape, _spacings(fields, spatial, told, name))
     if space not in _SPACES:
-        told.append("The file does not say which way its axes run (no space): read as left-posterior-superior.")
+        told.append(
+            "The file does not say which way its axes run (no space): read as left-posterior-superior."
+        )
     signs = np.array(_SPACES.get(space, (-1, -1, 1)), dtype=float)
     columns = [vectors[n] or () for n in spatial]
     origin = _numbers(fields.get("space origin", "(0,0,0)"), "space origin", name)
@@ -298,7 +326,9 @@ def _to_mm(fields: Mapping[str, str], told: list[str]) -> float:
     return factor
 
 
-def lines_for(shape: tuple[int, ...], dtype: np.dtype[Any], grid: Grid, kind: str, encoding: str) -> list[str]:
+def lines_for(
+    shape: tuple[int, ...], dtype: np.dtype[Any], grid: Grid, kind: str, encoding: str
+) -> list[str]:
     """Return the standard header lines.
 
     Parameters
@@ -327,7 +357,12 @@ def lines_for(shape: tuple[int, ...], dtype: np.dtype[Any], grid: Grid, kind: st
     ]
     if dtype.itemsize > 1:
         lines.append("endian: little")
-    return [*lines, f"encoding: {encoding}", f"space origin: {_vector(affine[:3, 3])}", 'space units: "mm" "mm" "mm"']
+    return [
+        *lines,
+        f"encoding: {encoding}",
+        f"space origin: {_vector(affine[:3, 3])}",
+        'space units: "mm" "mm" "mm"',
+    ]
 
 
 def _vector(numbers: NDArray[np.float64]) -> str:
