@@ -327,7 +327,8 @@ class LabelsWidget(QWidget):
         push(layer, changed, new, step.action)
         if count:
             bridge.note(layer, step)
-        self.message.show_good(f"{step.action}: {count} voxels changed." if count else f"{step.action}: no change.")
+        what = "no change" if not count else "1 voxel changed" if count == 1 else f"{count} voxels changed"
+        self.message.show_good(f"{step.action}: {what}.")
         self._refresh()
 
     # ----------------------------------------------------------------------------------- saving

@@ -112,9 +112,9 @@ class SeriesDialog(QDialog):
 
     def tick(self, on: bool) -> None:
         """Tick all that can be opened, or none."""
-        for n, one in enumerate(self.found):
-            if not one.problem:
-                self.list.item(n).setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
+        for item in map(self.list.item, range(self.list.count())):
+            if item.flags() & Qt.ItemFlag.ItemIsEnabled:
+                item.setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
 
     def _only(self, item: QListWidgetItem) -> None:
         if item.flags() & Qt.ItemFlag.ItemIsEnabled:

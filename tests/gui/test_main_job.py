@@ -7,6 +7,8 @@ import pytest
 
 pytest.importorskip("napari", reason="napari is not installed (extra 'gui')")
 
+pytest.importorskip("qtpy.QtWidgets", exc_type=ImportError, reason="there is no Qt binding (extra 'all')")
+
 from napari_mri.gui import layers as bridge
 from napari_mri.gui.labels_widget import LabelsWidget
 from napari_mri.gui.run_widget import RunWidget

@@ -6,9 +6,10 @@ import time
 import pytest
 
 pytest.importorskip("napari", reason="napari is not installed (extra 'gui')")
-worker = pytest.importorskip("napari_mri.gui.worker", exc_type=Exception, reason="no Qt binding (extra 'all')")
+pytest.importorskip("qtpy.QtWidgets", exc_type=ImportError, reason="there is no Qt binding (extra 'all')")
 
 from napari_mri.core.errors import MriError
+from napari_mri.gui import worker
 
 
 class Endings:
