@@ -174,6 +174,8 @@ def _meta(source: Source, start: int, found: Elements) -> int:
             raise cut_off(source.name)
     if not syntax:
         syntax = EXPLICIT if window[at + 4 : at + 6] in _SHORT | _LONG else IMPLICIT
+    if syntax.strip("0123456789."):
+        raise cut_off(source.name)
     found.syntax = syntax
     found.implicit, found.big = syntax == IMPLICIT, syntax == BIG
     if not found.implicit and not found.big and syntax != DEFLATED:

@@ -141,7 +141,7 @@ def write_enhanced(path: Path, data: np.ndarray, grid: Grid, edit: Edit | None =
 def ramp(shape: tuple[int, ...], dtype=np.int16, seed: int = 1) -> np.ndarray:
     """Return noise with a corner that no flip leaves in place."""
     data = np.random.default_rng(seed).integers(0, 3000, shape).astype(dtype)
-    data[:3, :2, :1] = 4000
+    data[:3, :2, :1] = min(4000, np.iinfo(dtype).max)
     return data
 
 

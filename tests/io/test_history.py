@@ -11,7 +11,9 @@ from napari_mri.io.files import load, save
 from napari_mri.io.history import read_history
 from tests.scans import GRIDS, head, marker
 
-STEP = Step("skullstrip by threshold", Order("skullstrip", "threshold", {"close_mm": 2.0}), {"device": "cpu"}, ("told",))
+STEP = Step(
+    "skullstrip by threshold", Order("skullstrip", "threshold", {"close_mm": 2.0}), {"device": "cpu"}, ("told",)
+)
 
 
 def test_history_comes_back(tmp_path):
@@ -25,7 +27,9 @@ def test_the_sidecar_tells_what_was_saved_and_no_names_or_paths(tmp_path):
     secret = tmp_path / "doe_jane"
     secret.mkdir()
     origin = Origin("doe_jane_scan", "nifti", str(secret / "scan.nii"), {"descrip": "doe"})
-    labels = Labels(np.ones((3, 4, 5), np.uint8), marker(GRIDS["plain"]).grid.cropped((0, 0, 0), (3, 4, 5)), (STEP,), None, origin)
+    labels = Labels(
+        np.ones((3, 4, 5), np.uint8), marker(GRIDS["plain"]).grid.cropped((0, 0, 0), (3, 4, 5)), (STEP,), None, origin
+    )
     save(labels, secret / "doe_jane_mask.nii.gz")
     text = (secret / "doe_jane_mask.json").read_text()
     record = json.loads(text)
@@ -60,7 +64,9 @@ def test_a_history_of_an_older_file_is_not_believed(tmp_path):
     assert "older version" in scan.origin.warnings[0]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"napari_mri": 3}', '{"napari_mri": {}, "history": [{"order": 3}]}', "\x00" * 50])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"napari_mri": 3}', '{"napari_mri": {}, "history": [{"order": 3}]}', "\x00" * 50]
+)
 def test_a_damaged_sidecar_does_not_stop_the_scan(tmp_path, content):
     save(head(GRIDS["plain"]), tmp_path / "a.nii.gz")
     (tmp_path / "a.json").write_text(content)

@@ -59,7 +59,10 @@ def test_four_dimensions_and_time(tmp_path):
     assert header["pixdim"][4] == 2500
 
 
-@pytest.mark.parametrize(("slope", "inter", "dtype"), [(2.5, -3.0, "f4"), (2.0, -1024.0, "i2"), (1.0, 0.0, "i2"), (0.0, 5.0, "i2"), (float("nan"), 1.0, "i2")])
+@pytest.mark.parametrize(
+    ("slope", "inter", "dtype"),
+    [(2.5, -3.0, "f4"), (2.0, -1024.0, "i2"), (1.0, 0.0, "i2"), (0.0, 5.0, "i2"), (float("nan"), 1.0, "i2")],
+)
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 def test_scaling(tmp_path, slope, inter, dtype, ending):
     path = saved(tmp_path / f"a{ending}", np.arange(60, dtype=np.int16).reshape(3, 4, 5))
@@ -102,7 +105,25 @@ def test_header_facts_survive_a_rewrite_to_the_bit(tmp_path):
     path = saved(tmp_path / "a.nii", np.ones(GRIDS["oblique"].shape, np.float32), GRIDS["oblique"].affine, edit)
     save(load(path), tmp_path / "b.nii")
     old, new = nib.load(path).header, nib.load(tmp_path / "b.nii").header
-    for key in ("descrip", "intent_code", "intent_name", "xyzt_units", "cal_max", "toffset", "pixdim", "datatype", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "srow_x", "srow_y", "srow_z"):
+    for key in (
+        "descrip",
+        "intent_code",
+        "intent_name",
+        "xyzt_units",
+        "cal_max",
+        "toffset",
+        "pixdim",
+        "datatype",
+        "qform_code",
+        "sform_code",
+        "quatern_b",
+        "quatern_c",
+        "quatern_d",
+        "qoffset_x",
+        "srow_x",
+        "srow_y",
+        "srow_z",
+    ):
         np.testing.assert_array_equal(old[key], new[key], err_msg=key)
 
 
@@ -125,7 +146,10 @@ def test_labels_lie_on_the_scan_bit_for_bit(tmp_path):
     assert float(new.header["cal_max"]) == 0
 
 
-@pytest.mark.parametrize(("values", "dtype"), [((0, 255), "u1"), ((0, 256), "u2"), ((0, 70000), "u4"), ((-1, 5), "i1"), ((-1, 200), "i2"), ((-40000, 1), "i4")])
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [((0, 255), "u1"), ((0, 256), "u2"), ((0, 70000), "u4"), ((-1, 5), "i1"), ((-1, 200), "i2"), ((-40000, 1), "i4")],
+)
 def test_labels_take_the_smallest_type(tmp_path, values, dtype):
     data = np.zeros((3, 3, 3), np.int64)
     data[0, 0, :2] = values
@@ -193,7 +217,9 @@ def test_no_geometry_is_told(tmp_path):
 
 
 def test_microns_become_millimetres(tmp_path):
-    path = saved(tmp_path / "a.nii", np.ones((4, 5, 6), np.int16), np.diag([50, 50, 80, 1]), lambda h: h.set_xyzt_units("micron"))
+    path = saved(
+        tmp_path / "a.nii", np.ones((4, 5, 6), np.int16), np.diag([50, 50, 80, 1]), lambda h: h.set_xyzt_units("micron")
+    )
     scan = load(path)
     np.testing.assert_allclose(scan.spacing, (0.05, 0.05, 0.08))
     save(scan, tmp_path / "b.nii")
@@ -258,7 +284,9 @@ def test_rgb_is_refused(tmp_path):
 
 
 def test_every_cut_of_a_packed_file_is_told(tmp_path):
-    whole = saved(tmp_path / "a.nii.gz", np.random.default_rng(0).integers(0, 9, (20, 20, 20)).astype(np.int16)).read_bytes()
+    whole = saved(
+        tmp_path / "a.nii.gz", np.random.default_rng(0).integers(0, 9, (20, 20, 20)).astype(np.int16)
+    ).read_bytes()
     for length in (0, 1, 2, 5, 20, 100, len(whole) // 2, len(whole) - 9, len(whole) - 4, len(whole) - 1):
         (tmp_path / "b.nii.gz").write_bytes(whole[:length])
         with pytest.raises(FileProblem):
