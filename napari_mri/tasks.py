@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -197,13 +198,18 @@ def _touched_sides(labels: Labels) -> list[str]:
     return touched
 
 
+@lru_cache(maxsize=32)
+def _version(package: str) -> str:
+    return version(package)
+
+
 def versions() -> dict[str, str]:
     """Return the versions of what is loaded and may change a result."""
     found = {"python": sys.version.split()[0], "numpy": np.__version__}
     for module, package in (("napari_mri", "napari-mri-workbench"), ("torch", "torch"), ("scipy", "scipy")):
         if module in sys.modules:
             try:
-                found[module] = version(package)
+                found[module] = _version(package)
             except PackageNotFoundError:  # run from a folder, not installed
                 found[module] = "unknown"
     return found
@@ -211,10 +217,11 @@ def versions() -> dict[str, str]:
 
 def _step(model: Model, params: Any, scan: Volume, rt: LocalRuntime, seconds: float, **more: Any) -> Step:
     card = model.card
+    seen = more.pop("input", None) or scan.fingerprint()
     facts: dict[str, Any] = {
         "title": card.title, "licence": card.licence, "cite": card.cite, "device": rt.device_used,
         "seed": rt.seed, "seconds": round(seconds, 2), "weights": dict(rt.used), "versions": versions(),
-        "input": scan.fingerprint(), "when": datetime.now(timezone.utc).isoformat(timespec="seconds"), **more,
+        "input": seen, "when": datetime.now(timezone.utc).isoformat(timespec="seconds"), **more,
     }  # fmt: skip
     if card.invents:
         facts["invents"] = True
@@ -235,6 +242,7 @@ class ScanSession(Session):
         assert model.open is not None
         self.model, self.scan, self.rt = model, scan, rt
         self._params = params
+        self._seen = ""
         there, self._order_back, self._flips_back = _turned(model, scan)
         self._inner = model.open(there, params, rt)
 
@@ -274,7 +282,10 @@ class ScanSession(Session):
         assert isinstance(home, Labels)
         _judge(home, self.model, self.rt)
         seconds = time.monotonic() - began
-        return home.after(_step(self.model, self._params, self.scan, self.rt, seconds, prompts=prompts.to_json()))
+        # The scan does not change while the session is open: its fingerprint is taken once, not at every click.
+        self._seen = self._seen or self.scan.fingerprint()
+        facts = {"prompts": prompts.to_json(), "input": self._seen}
+        return home.after(_step(self.model, self._params, self.scan, self.rt, seconds, **facts))
 
     def close(self) -> None:
         """Let go of what the model holds."""
