@@ -42,7 +42,7 @@ def lab_of_rgb(color: Sequence[float]) -> tuple[int, int, int]:
 
 def bytes_of(color: Sequence[float]) -> tuple[int, int, int]:
     """Return RGB in [0, 1] as three whole numbers from 0 to 255."""
-    red, green, blue = (int(round(min(1.0, max(0.0, part)) * 255)) for part in color)
+    red, green, blue = (round(min(1.0, max(0.0, float(part))) * 255) for part in color)
     return red, green, blue
 
 

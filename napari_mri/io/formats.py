@@ -11,6 +11,7 @@ from napari_mri.core.volume import Volume
 
 MODULES = (
     "nifti", "nrrd", "metaimage", "mgh", "analyze", "rtstruct", "seg_dicom", "dicom", "surface_files",
+    "zipped", "rawdata",
 )  # fmt: skip
 """Modules of this folder that hold a ``FORMATS`` tuple, asked in this order."""
 

@@ -81,8 +81,8 @@ def _array(element: ElementTree.Element, name: str) -> NDArray[Any]:
         elif encoding in ("Base64Binary", "GZipBase64Binary"):
             raw = base64.b64decode(text.encode("ascii", "ignore"))
             raw = zlib.decompressobj(47).decompress(raw, n_bytes) if encoding.startswith("GZip") else raw
-            order = ">" if element.get("Endian") == "BigEndian" else "<"
-            flat = np.frombuffer(raw[:n_bytes], kind.newbyteorder(order))
+            stored = kind.newbyteorder(">" if element.get("Endian") == "BigEndian" else "<")
+            flat = np.frombuffer(raw[:n_bytes], stored)
         else:
             raise UnsupportedImage(f"{name} packs its data as '{encoding[:40]}', which is not read.")
         if element.get("ArrayIndexingOrder") == "ColumnMajorOrder":
