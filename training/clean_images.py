@@ -50,7 +50,7 @@ def _blurred(field: torch.Tensor, sigma: tuple[float, float, float]) -> torch.Te
 
 def vessels(shape: Shape, spacing: tuple[float, float, float], gen: torch.Generator) -> torch.Tensor:
     """Share of each voxel (I, J, K) that thin curved tubes of one calibre fill, 0..1."""
-    count, steps = int(uniform(gen, 4, 30)), 400
+    count, steps = int(uniform(gen, 15, 90)), 400
     box = torch.tensor([n * s for n, s in zip(shape, spacing, strict=True)])
     start = torch.rand(count, 1, 3, generator=gen) * box
     turn = torch.randn(count, steps, 3, generator=gen).cumsum(1) * uniform(gen, 0.02, 0.15)
@@ -119,12 +119,12 @@ def leaves(shape: Shape, gen: torch.Generator) -> torch.Tensor:
     plain = uniform(gen, 0, 0.12)
     image = torch.full(shape, plain if chance(gen, 0.7) else uniform(gen, 0.2, 1.0))
     texture = natural_noise(shape, gen, uniform(gen, 1.0, 3.5), (1.0, 1.0, 1.0))
-    small, power = uniform(gen, 1.0, 3.0), uniform(gen, 1.2, 2.5)
+    small, power = uniform(gen, 1.5, 4.5), uniform(gen, 1.4, 3.0)
     amount = uniform(gen, 0.0, 0.06)
     size = torch.tensor(shape, dtype=torch.float32)
-    for _ in range(int(uniform(gen, 200, 1200))):
+    for _ in range(int(uniform(gen, 400, 2200))):
         u = float(torch.rand((), generator=gen))
-        radius = min(small * (1 - u + 1e-4) ** (-1 / power), 0.4 * min(shape))
+        radius = min(small * (1 - u + 1e-4) ** (-1 / power), 0.25 * min(shape))
         radii = radius * torch.exp(0.5 * torch.randn(3, generator=gen))
         centre = torch.rand(3, generator=gen) * size
         q, _ = torch.linalg.qr(torch.randn(3, 3, generator=gen))

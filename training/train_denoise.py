@@ -1,0 +1,307 @@
+"""Train the denoiser on synthetic volumes: `python -m training.train_denoise --minutes 90`.
+
+Noise-free volumes are made once into a bank (`--bank-only` makes it alone, while a training already draws from
+what is there). Every step takes random pieces, adds noise of a random level, constant or varying over the field of
+view, Rician or Gaussian, and asks the network for the noise-free signal. Starting again goes on from the last
+checkpoint; `--init FILE.safetensors` begins from finished weights; `--schedule gpu` is the long recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_mri.nets.denoiser import Denoiser
+from training.clean_images import clean_volume
+from training.muon import Muon
+from training.paths import CACHE, DATA
+from training.synth import load_heads
+from training.synth.geometry import chance, smooth_noise, uniform
+
+HELD_OUT = ("16", "17", "19")
+"""Label maps never painted for training: the benchmark's held-back heads."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how much at once."""
+
+    minutes: float
+    batch: int
+    side: int
+    bank: int
+    rate: float
+
+
+SCHEDULES = {
+    "cpu": Schedule(minutes=90, batch=2, side=48, bank=220, rate=0.02),
+    "gpu": Schedule(minutes=240, batch=16, side=64, bank=2000, rate=0.02),
+}
+
+
+def half_precision(device: str) -> bool:
+    """Whether bfloat16 is quick here: on a processor without the instructions it is slower by fifty times."""
+    return device.startswith("cuda") or torch.cpu._is_avx512_bf16_supported()
+
+
+def make_bank(folder: Path, count: int, maps: Path, cache: Path) -> None:
+    """Write noise-free volumes 0..count-1 as float16 arrays; those that are there are left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    heads = [h for h in load_heads(maps, cache) if h.name not in HELD_OUT]
+    for number in range(count):
+        file = folder / f"{number:05d}.npy"
+        if file.exists():
+            continue
+        volume = clean_volume(heads, 7_000_000 + number).half().numpy()
+        part = file.with_suffix(".part")
+        with part.open("wb") as stream:
+            np.save(stream, volume)
+        part.replace(file)
+
+
+class Bank:
+    """Noise-free volumes in memory, growing while they are being made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.held: dict[str, torch.Tensor] = {}
+
+    def refresh(self) -> int:
+        """Read what is new; return how many there are."""
+        for file in sorted(self.folder.glob("*.npy")):
+            if file.name not in self.held:
+                volume = torch.from_numpy(np.load(file))
+                if min(volume.shape) >= 16:
+                    self.held[file.name] = volume
+        return len(self.held)
+
+    def pieces(self, batch: int, side: int, gen: torch.Generator) -> torch.Tensor:
+        """(B, 1, i, j, k) float32: turned, flipped pieces of different volumes, sides multiples of 8."""
+        names = sorted(self.held)
+        drawn = []
+        for _ in range(batch):
+            volume = self.held[names[int(torch.randint(len(names), (), generator=gen))]]
+            volume = volume.permute(*torch.randperm(3, generator=gen).tolist())
+            drawn.append(volume)
+        size = [min(side, *(v.shape[a] // 8 * 8 for v in drawn)) for a in range(3)]
+        out = []
+        for volume in drawn:
+            best = None
+            for _ in range(4):  # a piece of plain air teaches little
+                at = [int(torch.randint(n - s + 1, (), generator=gen)) for n, s in zip(volume.shape, size, strict=True)]
+                piece = volume[tuple(slice(a, a + s) for a, s in zip(at, size, strict=True))].float()
+                best = piece if best is None or piece.std() > best.std() else best
+                if float((piece > 0.05).float().mean()) > 0.3:
+                    best = piece
+                    break
+            assert best is not None
+            flips = [a for a in range(3) if chance(gen, 0.5)]
+            best = best.flip(flips) if flips else best
+            if chance(gen, 0.15):  # another contrast, and edges of dark on bright
+                best = (uniform(gen, 0.6, 1.1) - best).clamp(min=0)
+            out.append(best * uniform(gen, 0.5, 1.1))
+        return torch.stack(out)[:, None]
+
+
+def noisy(clean: torch.Tensor, gen: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Add noise of a random level and kind.
+
+    Parameters
+    ----------
+    clean : torch.Tensor
+        (B, 1, I, J, K).
+    gen : torch.Generator
+
+    Returns
+    -------
+    scan, sigma, rician, target : torch.Tensor
+        The noisy scan; the noise map told to the network, not always exactly true; (B, 1, 1, 1, 1) 1 for
+        Rician; what the network is asked for.
+    """
+    maps, kinds = [], []
+    for _ in range(len(clean)):
+        low, high = (0.01, 0.25) if chance(gen, 0.88) else (0.001, 0.01)
+        level = math.exp(uniform(gen, math.log(low), math.log(high)))
+        sigma = torch.full(clean.shape[1:], level)
+        if chance(gen, 0.4):
+            nodes = int(torch.randint(2, 5, (), generator=gen))
+            shade = smooth_noise((1, *clean.shape[2:]), (nodes, nodes, nodes), gen)
+            sigma = sigma * torch.exp(uniform(gen, 0.1, 0.5) * shade)
+        maps.append(sigma)
+        kinds.append(1.0 if chance(gen, 0.8) else 0.0)
+    sigma = torch.stack(maps)
+    rician = torch.tensor(kinds).reshape(-1, 1, 1, 1, 1)
+    real = clean + sigma * torch.randn(clean.shape, generator=gen)
+    other = rician * sigma * torch.randn(clean.shape, generator=gen)
+    scan = torch.where(rician > 0, torch.hypot(real, other), real)
+    wrong = torch.exp(0.05 * torch.randn((len(clean), 1, 1, 1, 1), generator=gen))
+    told = sigma * torch.where(torch.rand((len(clean), 1, 1, 1, 1), generator=gen) < 0.5, wrong, torch.ones(()))
+    return scan, told, rician, clean
+
+
+def loss_of(answer: torch.Tensor, target: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """Squared error per piece in parts of what a good classical method leaves at that noise level.
+
+    Plain squared error would be all about the noisiest piece of the batch; error over noise variance all about
+    the cleanest, because little can be won there.
+    """
+    level = sigma.mean((1, 2, 3, 4)).clamp(min=1e-4)
+    usual = level**2 * (0.35 * (0.03 / level) ** 1.2).clamp(0.02, 1.0)
+    return (((answer - target) ** 2).mean((1, 2, 3, 4)) / usual).mean()
+
+
+@torch.no_grad()
+def validate(net: torch.nn.Module, bank: Bank, device: str) -> dict[str, float]:
+    """PSNR gain in dB over the noisy piece at four Rician levels, on fixed pieces of the first volumes."""
+    net.eval()
+    gains = {}
+    for level in (0.03, 0.05, 0.09, 0.15):
+        gen = torch.Generator().manual_seed(5)
+        before, after = 0.0, 0.0
+        for _ in range(3):
+            clean = bank.pieces(2, 64, gen)
+            sigma = torch.full_like(clean, level)
+            scan = torch.hypot(
+                clean + level * torch.randn(clean.shape, generator=gen), level * torch.randn(clean.shape, generator=gen)
+            )
+            told = (scan.to(device), sigma.to(device), torch.ones(2, 1, 1, 1, 1, device=device))
+            with torch.autocast(device, torch.bfloat16, enabled=half_precision(device)):
+                answer = net(*told).float().cpu()
+            before += float(((scan - clean) ** 2).mean().log10())
+            after += float(((answer - clean) ** 2).mean().log10())
+        gains[f"gain_{round(100 * level)}"] = round(10 * (before - after) / 3, 2)
+    net.train()
+    return gains
+
+
+def export(net: Denoiser, folder: Path, facts: dict[str, Any]) -> None:
+    """Write `denoiser.safetensors` (float16) and its card."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.detach().cpu().half().contiguous() for k, v in net.state_dict().items()}
+    save_file(tensors, folder / "denoiser.safetensors")
+    (folder / "denoiser.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--schedule", choices=sorted(SCHEDULES), default="cpu")
+    parser.add_argument("--minutes", type=float, default=None, help="length by the clock instead of the schedule's")
+    parser.add_argument("--maps", type=Path, default=DATA)
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--run", default="denoiser", help="checkpoints go to CACHE/RUN")
+    parser.add_argument("--init", type=Path, default=None, help="finished weights to begin from")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--bank-only", action="store_true")
+    parser.add_argument("--every", type=int, default=200, help="steps between checkpoints")
+    parser.add_argument("--export", type=Path, default=None, help="folder for the weights")
+    return parser.parse_args(argv)
+
+
+class Training:
+    """Net, its running average, optimisers, and where they are kept."""
+
+    def __init__(self, args: argparse.Namespace, rate: float) -> None:
+        torch.manual_seed(args.seed)
+        self.device, self.rate = args.device, rate
+        self.half = half_precision(args.device)
+        self.net = Denoiser().to(self.device).to(memory_format=torch.channels_last_3d)
+        if args.init is not None:
+            from safetensors.torch import load_file
+
+            self.net.load_state_dict({k: v.float() for k, v in load_file(args.init).items()})
+        self.average = Denoiser().to(self.device).to(memory_format=torch.channels_last_3d)
+        self.average.load_state_dict(self.net.state_dict())
+        self.muon = Muon(self.net.parameters(), lr=rate)
+        self.step, self.spent = 0, 0.0
+        self.file = args.cache / args.run / "last.pt"
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        if self.file.exists():
+            state = torch.load(self.file, map_location=self.device, weights_only=True)
+            self.net.load_state_dict(state["net"])
+            self.average.load_state_dict(state["average"])
+            self.muon.load_state_dict(state["muon"])
+            self.step, self.spent = state["step"], state["spent"]
+
+    def keep(self) -> None:
+        """Write the checkpoint."""
+        state = {
+            "net": self.net.state_dict(),
+            "average": self.average.state_dict(),
+            "muon": self.muon.state_dict(),
+            "step": self.step,
+            "spent": self.spent,
+        }
+        part = self.file.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(self.file)
+
+    def take(self, clean: torch.Tensor, gen: torch.Generator, progress: float) -> float:
+        """Take one step; return the loss."""
+        warm = min(1.0, (self.step + 1) / 60)
+        self.muon.param_groups[0]["lr"] = self.rate * (warm * (0.5 + 0.5 * math.cos(math.pi * progress)) + 0.002)
+        scan, sigma, rician, target = (part.to(self.device) for part in noisy(clean, gen))
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
+            answer = self.net(scan, sigma, rician)
+        loss = loss_of(answer.float(), target, sigma)
+        loss.backward()
+        self.muon.step()
+        self.net.zero_grad(set_to_none=True)
+        decay = min(0.995, (1 + self.step) / (20 + self.step))
+        with torch.no_grad():
+            for mine, new in zip(self.average.parameters(), self.net.parameters(), strict=True):
+                mine.lerp_(new, 1 - decay)
+        self.step += 1
+        return float(loss.detach())
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Make the bank, then train or go on training."""
+    args = parse(argv)
+    plan = SCHEDULES[args.schedule]
+    minutes = args.minutes or plan.minutes
+    shelf = args.cache / "denoise_bank"
+    if args.bank_only:
+        torch.set_num_threads(1)
+        make_bank(shelf, plan.bank, args.maps, args.cache)
+        return
+    bank = Bank(shelf)
+    if bank.refresh() < 8:
+        make_bank(shelf, 24, args.maps, args.cache)
+        bank.refresh()
+    torch.set_num_threads(1 if args.device == "cpu" else torch.get_num_threads())
+    run = Training(args, plan.rate)
+    losses: list[float] = []
+    begin = time.perf_counter() - run.spent
+    while True:
+        run.spent = time.perf_counter() - begin
+        progress = min(1.0, run.spent / 60 / minutes)
+        gen = torch.Generator().manual_seed(args.seed * 1_000_003 + run.step)
+        losses.append(run.take(bank.pieces(plan.batch, plan.side, gen), gen, progress))
+        if run.step % 10 == 0:
+            print(f"{run.step} {run.spent / 60:.1f} min loss {np.mean(losses[-10:]):.4f} bank {len(bank.held)}", flush=True)
+        if run.step % args.every == 0 or progress >= 1:
+            bank.refresh()
+            run.keep()
+            found = validate(run.average, bank, args.device)
+            print(f"{run.step} {found}", flush=True)
+            if args.export is not None:
+                facts = {"steps": run.step, "minutes": round(run.spent / 60, 1), "seed": args.seed, **found}
+                export(run.average, args.export, facts)
+        if progress >= 1:
+            return
+
+
+if __name__ == "__main__":
+    main()
