@@ -8,7 +8,7 @@ import click
 
 _VERBS = {
     "skullstrip": "run", "denoise": "run", "superres": "run", "segment": "prompted", "edit": "edit",
-    "convert": "files", "info": "files", "measure": "figures", "models": "catalogue", "replay": "run",
+    "convert": "files", "info": "files", "deidentify": "deidentify", "measure": "figures", "models": "catalogue", "replay": "run",
     "view": "window", "demo": "window",
 }  # fmt: skip
 _SAYS = {
@@ -19,6 +19,7 @@ _SAYS = {
     "edit": "Correct labels: islands, holes, smoothing, margins, …",
     "convert": "Read a scan and write it in another format.",
     "info": "Tell what is in a file or folder.",
+    "deidentify": "Copy scans without the person.",
     "measure": "Volumes of labels, and how two masks agree.",
     "models": "List, show and fetch models.",
     "replay": "Make a result again from its sidecar.",

@@ -19,7 +19,16 @@ from napari_mri.io.formats import Format
 from napari_mri.io.lps import turned_affine
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_IMAGES = ("reconstruction_rss", "reconstruction_esc", "reconstruction", "image", "magnitude", "echo1", "echo2", "recon")
+_IMAGES = (
+    "reconstruction_rss",
+    "reconstruction_esc",
+    "reconstruction",
+    "image",
+    "magnitude",
+    "echo1",
+    "echo2",
+    "recon",
+)
 _KSPACE = ("kspace", "k_space", "ksp", "raw")
 _WAY_OUT = "Reconstruct it first, with the scanner's or a research program, and open the magnitude image (DICOM or NIfTI)."
 _NO_PLACE = "The file tells no position or orientation: left and right are a guess"
@@ -35,7 +44,9 @@ def _siemens(path: Path, head: bytes) -> bool:
     if path.suffix.lower() != ".dat" or len(head) < 64:
         return False
     first, second = (int.from_bytes(head[at : at + 4], "little") for at in (0, 4))
-    return (first == 0 and 0 < second <= 64) or (64 < first < 10_000_000 and 0 < second < 100 and b"\0" in head[8:64])
+    return (first == 0 and 0 < second <= 64) or (
+        64 < first < 10_000_000 and 0 < second < 100 and b"\0" in head[8:64]
+    )
 
 
 def _named(*endings: str) -> Callable[[Path, bytes], bool]:
@@ -80,7 +91,8 @@ def read_hdf5(path: Path) -> tuple[Volume, ...]:
         import h5py
     except ImportError as error:
         raise MissingExtra(
-            f"{path.name} is an HDF5 file (often raw k-space); h5py is needed to look inside.", hint="pip install h5py"
+            f"{path.name} is an HDF5 file (often raw k-space); h5py is needed to look inside.",
+            hint="pip install h5py",
         ) from error
     try:
         with h5py.File(path, "r") as file:
@@ -122,7 +134,9 @@ def _is_image(item: Any, name: str) -> bool:
 def _image(file: Any, name: str, path: Path) -> Volume:
     """Return one image; its last axis runs along a line of the picture, as NumPy writes it."""
     item = file[name]
-    check_promise(path.name, int(np.prod(item.shape, dtype=object)) * item.dtype.itemsize, os.path.getsize(path) * 1040)
+    check_promise(
+        path.name, int(np.prod(item.shape, dtype=object)) * item.dtype.itemsize, os.path.getsize(path) * 1040
+    )
     data = np.squeeze(item[()])
     data = data.reshape(-1, *data.shape[-2:]) if data.ndim != 3 else data
     stored: NDArray[Any] = data.astype(data.dtype.newbyteorder("="), copy=False).T
@@ -152,7 +166,11 @@ def _spacing(file: Any, shape: tuple[int, ...]) -> tuple[tuple[float, float, flo
 
 def _three(text: bytes, tag: bytes) -> tuple[float, float, float] | None:
     part = re.search(b"<%b>(.*?)</%b>" % (tag, tag), text, re.S)
-    found = [re.search(b"<%b>\\s*([0-9.eE+-]+)\\s*<" % axis, part[1]) for axis in (b"x", b"y", b"z")] if part else []
+    found = (
+        [re.search(b"<%b>\\s*([0-9.eE+-]+)\\s*<" % axis, part[1]) for axis in (b"x", b"y", b"z")]
+        if part
+        else []
+    )
     try:
         x, y, z = (float(match[1]) if match else 0.0 for match in found)
     except ValueError:
@@ -196,7 +214,11 @@ def on_scan(path: Path, scan: Volume) -> Volume:
     array = _npy(path)
     if array.shape[:3] != scan.grid.shape:
         sides = "×".join(map(str, array.shape)), "×".join(map(str, scan.grid.shape))
-        hint = "Its axes seem to be the other way round: save array.T." if array.shape[:3] == scan.grid.shape[::-1] else ""
+        hint = (
+            "Its axes seem to be the other way round: save array.T."
+            if array.shape[:3] == scan.grid.shape[::-1]
+            else ""
+        )
         raise UnsupportedImage(f"{path.name} is {sides[0]}, the scan {sides[1]}: they do not fit.", hint=hint)
     if array.dtype.kind in "iu":
         return scan.with_labels(array).titled(path.stem)
@@ -216,7 +238,9 @@ def _npy(path: Path) -> NDArray[Any]:
     if array.dtype.kind == "c":
         raise UnsupportedImage(f"{path.name} holds complex numbers.", hint="Save its magnitude (numpy.abs).")
     if array.dtype.kind not in "iuf" or array.ndim not in (2, 3, 4) or not array.size:
-        raise UnsupportedImage(f"{path.name} holds an array of {array.ndim} axes of {array.dtype}, which is no scan.")
+        raise UnsupportedImage(
+            f"{path.name} holds an array of {array.ndim} axes of {array.dtype}, which is no scan."
+        )
     return np.asarray(array, dtype=array.dtype.newbyteorder("=")) if not array.dtype.isnative else array
 
 

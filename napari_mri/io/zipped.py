@@ -73,7 +73,9 @@ def unpack(path: Path, folder: Path) -> None:
             for entry in entries:
                 _one(archive, entry, folder, path)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise BrokenFile(f"{path.name} is a damaged zip file, or packed in a way that is not read.", hint=_AGAIN) from error
+        raise BrokenFile(
+            f"{path.name} is a damaged zip file, or packed in a way that is not read.", hint=_AGAIN
+        ) from error
 
 
 def _wanted(entry: zipfile.ZipInfo) -> bool:
@@ -83,7 +85,10 @@ def _wanted(entry: zipfile.ZipInfo) -> bool:
 
 def _check(entries: list[zipfile.ZipInfo], path: Path) -> None:
     if len(entries) > MOST_FILES:
-        raise FileProblem(f"{path.name} holds {len(entries):,} files; {MOST_FILES:,} are unpacked at most.", hint="Unpack it yourself.")
+        raise FileProblem(
+            f"{path.name} holds {len(entries):,} files; {MOST_FILES:,} are unpacked at most.",
+            hint="Unpack it yourself.",
+        )
     total = sum(entry.file_size for entry in entries)
     if total > MOST_BYTES:
         raise FileProblem(
@@ -97,7 +102,9 @@ def _check(entries: list[zipfile.ZipInfo], path: Path) -> None:
         )
     for entry in entries:
         if entry.flag_bits & 1:
-            raise UnsupportedImage(f"{path.name} is encrypted.", hint="Unpack it with its password and open the folder.")
+            raise UnsupportedImage(
+                f"{path.name} is encrypted.", hint="Unpack it with its password and open the folder."
+            )
         if not is_tame(entry.filename) or stat.S_ISLNK(entry.external_attr >> 16):
             raise FileProblem(
                 f"{path.name} tries to write outside its own folder ('{entry.filename[:80]}'); it was not opened.",
@@ -116,7 +123,9 @@ def _one(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, path: P
             while chunk := source.read(min(_CHUNK, left + 1)):
                 left -= len(chunk)
                 if left < 0:
-                    raise BrokenFile(f"{path.name} lies about the size of '{entry.filename[:80]}'.", hint=_AGAIN)
+                    raise BrokenFile(
+                        f"{path.name} lies about the size of '{entry.filename[:80]}'.", hint=_AGAIN
+                    )
                 target.write(chunk)
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise BrokenFile(f"{path.name} holds one name twice.", hint=_AGAIN) from error
@@ -140,7 +149,9 @@ def _look(folder: Path, path: Path) -> list[Found]:
             more = files.survey(name)
         except FileProblem:
             continue
-        found += [replace(one, title=str(name.relative_to(folder)) if len(more) == 1 else one.title) for one in more]
+        found += [
+            replace(one, title=str(name.relative_to(folder)) if len(more) == 1 else one.title) for one in more
+        ]
     if not found:
         raise NotAnImage(f"{path.name} holds no images.", hint="Unpack it and look what is inside.")
     return found
@@ -157,7 +168,9 @@ def _is_dicom(path: Path) -> bool:
     with open(path, "rb") as file:
         head = file.read(1024)
     # Segmentations and contours are DICOM, but no series of images.
-    return looks_like_dicom(head) and not sop_class(head).startswith(("1.2.840.10008.5.1.4.1.1.66", "1.2.840.10008.5.1.4.1.1.481"))
+    return looks_like_dicom(head) and not sop_class(head).startswith(
+        ("1.2.840.10008.5.1.4.1.1.66", "1.2.840.10008.5.1.4.1.1.481")
+    )
 
 
 def read(path: Path) -> tuple[Volume, ...]:
