@@ -47,17 +47,18 @@ class Scene:
 def extents(head: Head) -> dict[int, tuple[torch.Tensor, float]]:
     """Return per class up to 4000 of its voxels (N, 3) and the longest side of its box, mm."""
     found: dict[int, tuple[torch.Tensor, float]] = {}
-    flat = head.labels.reshape(-1)
+    thinned = head.labels[::2, ::2, ::2]
+    flat = thinned.reshape(-1)
     order = torch.argsort(flat, stable=True)
     counts = torch.bincount(flat, minlength=len(head.tissue))
     start = 0
     for number, count in enumerate(counts.tolist()):
         part = order[start : start + count]
         start += count
-        if number == 0 or count < 60:
+        if number == 0 or count < 8:
             continue
         thin = part[:: max(1, count // 4000)]
-        at = torch.stack(torch.unravel_index(thin, head.labels.shape), 1).float()
+        at = torch.stack(torch.unravel_index(thin, thinned.shape), 1).float() * 2
         low, high = torch.quantile(at, 0.01, dim=0), torch.quantile(at, 0.99, dim=0)
         found[number] = (at, float((high - low).max()) + 4)
     return found
@@ -95,9 +96,7 @@ def make_scene(head: Head, known: dict[int, tuple[torch.Tensor, float]], side: i
     return Scene(standard(image).half(), labels, mm, head.base, head.inside, whole)
 
 
-def _with_shapes(
-    image: torch.Tensor, labels: torch.Tensor, gen: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _with_shapes(image: torch.Tensor, labels: torch.Tensor, gen: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Lay up to three soft shapes of their own brightness over the crop."""
     side = image.shape[0]
     axes = torch.stack(torch.meshgrid(*[torch.arange(side, dtype=torch.float32)] * 3, indexing="ij"))
@@ -177,6 +176,19 @@ def deepest(mask: np.ndarray, gen: torch.Generator | None = None) -> tuple[np.nd
     return np.asarray(np.unravel_index(pick, mask.shape)), top
 
 
+def _part(mask: torch.Tensor, side: int, gen: torch.Generator) -> tuple[slice, ...]:
+    """Choose a part of a scene with a voxel of the object not too far from its middle."""
+    spots = torch.nonzero(mask)
+    spot = spots[int(torch.randint(len(spots), (), generator=gen))]
+    middle = 0.5 * spot + 0.5 * spots.float().mean(0) if chance(gen, 0.7) else spot
+    corner = middle - side / 2 + 0.15 * side * torch.randn(3, generator=gen)
+    # The spot itself stays inside, a little away from the border.
+    corner = corner.round().long().minimum(spot - 3).maximum(spot + 4 - side)
+    corner = corner.clamp(min=0).minimum(torch.tensor(mask.shape) - side)
+    i, j, k = (slice(int(c), int(c) + side) for c in corner)
+    return i, j, k
+
+
 class Episode:
     """One object being clicked on, round after round.
 
@@ -185,11 +197,15 @@ class Episode:
     scene : Scene
     mask : (I, J, K) bool tensor
     gen : torch.Generator
+    side : int
+        Part of the scene that is shown, voxels; the object lies in it, or some of it does.
     """
 
-    def __init__(self, scene: Scene, mask: torch.Tensor, gen: torch.Generator) -> None:
-        self.image = scene.image.float()
-        self.mask, self.spacing, self.gen = mask, scene.spacing, gen
+    def __init__(self, scene: Scene, mask: torch.Tensor, gen: torch.Generator, side: int) -> None:
+        self.spacing, self.gen = scene.spacing, gen
+        part = _part(mask, side, gen)
+        self.image = standard(scene.image[part].float())
+        self.mask = mask[part]
         self._turn()
         self.truth = self.mask.numpy()
         self.marks: dict[bool, list[np.ndarray]] = {True: [], False: []}

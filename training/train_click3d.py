@@ -25,8 +25,8 @@ from training.synth import load_heads
 HELD_BACK = ("16", "17", "19")
 """Heads never trained on; the benchmark's synthetic heads are made of them."""
 SCHEDULES: dict[str, dict[str, Any]] = {
-    "cpu": {"side": 48, "batch": 4, "rate": 2e-3, "widths": (16, 32, 80, 128), "pool": 1200},
-    "gpu": {"side": 64, "batch": 32, "rate": 2e-3, "widths": (16, 32, 80, 128), "pool": 4000},
+    "cpu": {"scene": 48, "side": 32, "batch": 6, "rate": 3e-3, "widths": (16, 32, 80, 128), "pool": 400, "renew": 8},
+    "gpu": {"scene": 96, "side": 64, "batch": 32, "rate": 2e-3, "widths": (16, 32, 80, 128), "pool": 4000, "renew": 1},
 }
 
 
@@ -95,11 +95,13 @@ class Trainer:
             scene = self.pool[int(torch.randint(len(self.pool), (), generator=self.gen))]
             mask = choose_object(scene, self.gen)
             if mask is not None:
-                return Episode(scene, mask, self.gen)
+                return Episode(scene, mask, self.gen, self.plan["side"])
 
     def feed(self, queue: Any, least: int) -> None:
-        """Take waiting scenes into the pool; waits only while the pool is smaller than `least`."""
-        while len(self.pool) < least or not queue.empty():
+        """Take one waiting scene into the pool, and more while the pool is smaller than `least`."""
+        fresh = int(self.step % self.plan["renew"] == 0 and not queue.empty())
+        while len(self.pool) < least or fresh:
+            fresh = 0
             image, labels, spacing, base, inside, whole = queue.get()
             scene = Scene(torch.from_numpy(image), torch.from_numpy(labels), spacing, base, inside, whole)
             if len(self.pool) < self.plan["pool"]:
@@ -181,22 +183,22 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     trainer = Trainer(args)
     around = multiprocessing.get_context("spawn")
-    queue = around.Queue(maxsize=8)
+    queue = around.Queue(maxsize=4)
     seed = 1000 + args.seed + 100_000 * trainer.step
     painters = [
-        around.Process(target=paint_scenes, args=(queue, trainer.plan["side"], seed + n, args.painters), daemon=True)
+        around.Process(target=paint_scenes, args=(queue, trainer.plan["scene"], seed + n, args.painters), daemon=True)
         for n in range(args.painters)
     ]
     for painter in painters:
         painter.start()
-    trainer.feed(queue, least=8)
+    trainer.feed(queue, least=16)
     saved = time.monotonic()
     recent: list[tuple[int, float]] = []
     losses: list[float] = []
     while trainer.spent < args.minutes * 60:
         began = time.monotonic()
         # Painting costs about as much as a step: the pool grows early, and is renewed slowly later.
-        trainer.feed(queue, least=min(8 + trainer.step // 2, 200))
+        trainer.feed(queue, least=min(16 + trainer.step // 4, 150))
         loss, scores = trainer.lesson()
         trainer.step += 1
         trainer.spent += time.monotonic() - began

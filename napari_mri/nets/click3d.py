@@ -172,9 +172,7 @@ class Click3D(nn.Module):
     Sides of the input must be multiples of `multiple`.
     """
 
-    def __init__(
-        self, widths: tuple[int, ...] = (16, 32, 80, 128), depths: tuple[int, ...] = (1, 2, 2, 2)
-    ) -> None:
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 80, 128), depths: tuple[int, ...] = (1, 2, 2, 2)) -> None:
         super().__init__()
         self.multiple = 2 ** len(widths)
         self.stem = nn.Conv3d(8 * FINE + COARSE, widths[0], 1)
@@ -187,6 +185,13 @@ class Click3D(nn.Module):
         self.widen = nn.ModuleList(nn.Conv3d(deep, fine, 1) for fine, deep in pairs)
         self.up = nn.ModuleList(Block(fine, fine) for fine, _ in pairs)
         self.head = nn.Conv3d(widths[0], 8, 3, padding=1)
+        # Before any training the answer is the geodesic one around the marks: the net learns to better it.
+        self.prior = nn.Conv3d(FINE, 1, 1)
+        with torch.no_grad():
+            self.head.weight.zero_()
+            self.head.bias.zero_()
+            self.prior.weight.copy_(torch.tensor([0.0, 2.0, 0.5, 5.0, 2.0]).reshape(1, FINE, 1, 1, 1))
+            self.prior.bias.fill_(-2.0)
 
     def forward(self, fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
         """(B, FINE, I, J, K) and (B, COARSE, I/2, J/2, K/2) to logits (B, 1, I, J, K)."""
@@ -201,4 +206,4 @@ class Click3D(nn.Module):
         for level in reversed(range(len(self.shrink))):
             x = F.interpolate(self.widen[level](x), scale_factor=2.0, mode="nearest")
             x = self.up[level](x + skips[level])
-        return unfold(self.head(x))
+        return unfold(self.head(x)) + self.prior(fine)

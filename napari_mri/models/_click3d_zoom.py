@@ -1,0 +1,125 @@
+"""Look at any part of a scan at any spacing, quickly and as often as needed: a pyramid of averaged copies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_mri.core.grid import Grid
+from napari_mri.engine import fit
+
+Array = NDArray[np.float32]
+
+
+class Pyramid:
+    """A scan at its own spacing and at twice, four, … times its finest one.
+
+    Parameters
+    ----------
+    data : ndarray, (I, J, K)
+    grid : Grid
+    """
+
+    def __init__(self, data: NDArray[Any], grid: Grid) -> None:
+        self.levels: list[tuple[Array, Grid]] = [(fit.finite(data), grid)]
+        finest = min(grid.spacing)
+        for power in range(1, 5):
+            values, last = self.levels[-1]
+            blocks = [
+                2 if s * 1.5 <= finest * 2**power and n >= 8 else 1
+                for s, n in zip(last.spacing, last.shape, strict=True)
+            ]
+            if max(blocks) == 1:
+                continue
+            self.levels.append(_halved(values, last, blocks))
+
+    def view(self, target: Grid) -> Array:
+        """Return the scan on a grid whose axes are those of the scan, (I, J, K) float32; borders go on outside."""
+        # The coarsest copy that is still finer than what is asked for: neither aliased nor blurred twice.
+        values, grid = self.levels[0]
+        for array, place in self.levels[1:]:
+            if float(np.prod(place.spacing)) <= 1.3 * float(np.prod(target.spacing)):
+                values, grid = array, place
+        return straight(values, grid, target)
+
+
+def _halved(values: Array, grid: Grid, blocks: list[int]) -> tuple[Array, Grid]:
+    for axis, block in enumerate(blocks):
+        if block == 2:
+            even = values.shape[axis] // 2 * 2
+            first = np.moveaxis(values, axis, 0)[:even]
+            values = np.moveaxis((first[0::2] + first[1::2]) * np.float32(0.5), 0, axis)
+    affine = grid.affine.copy()
+    affine[:3, 3] = grid.to_patient((np.asarray(blocks) - 1) / 2)
+    affine[:3, :3] = grid.affine[:3, :3] * blocks
+    values = np.ascontiguousarray(values)
+    return values, Grid((values.shape[0], values.shape[1], values.shape[2]), affine)
+
+
+def crop_grid(scan: Grid, low: ArrayLike, high: ArrayLike, multiple: int, most: int, finest: float) -> Grid:
+    """Return an even-sided grid along the scan's axes that covers a box.
+
+    Parameters
+    ----------
+    scan : Grid
+    low, high : (3,) voxel coordinates in `scan`
+    multiple : int
+        Sides are multiples of it.
+    most : int
+        Longest side, voxels.
+    finest : float
+        Smallest spacing, mm.
+    """
+    step = np.asarray(scan.spacing)
+    start, stop = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
+    size = np.maximum((stop - start) * step, 1.0)
+    spacing = max(finest, float(size.max()) / (most - 1))
+    shape = (np.ceil((size / spacing + 1) / multiple) * multiple).astype(int)
+    shape = np.minimum(np.maximum(shape, 2 * multiple), most)
+    corner = (start + stop) / 2 - (shape - 1) / 2 * spacing / step
+    affine = scan.affine.copy()
+    affine[:3, :3] = scan.directions * spacing
+    affine[:3, 3] = scan.to_patient(corner)
+    return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
+
+
+def carried(values: Array, source: Grid, target: Grid) -> Array:
+    """Interpolate a map of one crop on another whose axes are parallel, (I, J, K) float32; 0 outside."""
+    return straight(values, source, target, zero_outside=True)
+
+
+def straight(values: Array, source: Grid, target: Grid, zero_outside: bool = False) -> Array:
+    """Interpolate linearly between grids of parallel axes, one axis after the other.
+
+    Parameters
+    ----------
+    values : ndarray, `source.shape`
+    source, target : Grid
+        Axes of the same directions, of any spacing.
+    zero_outside : bool
+        0 beyond the outer voxel edges of the source; otherwise its border goes on.
+    """
+    ratio = np.asarray(target.spacing) / np.asarray(source.spacing)
+    offset = source.to_voxels(target.to_patient((0, 0, 0)))
+    out = np.asarray(values, dtype=np.float32)
+    # Axes that lose voxels first: the later ones then have less to do.
+    for axis in np.argsort([t / s for t, s in zip(target.shape, values.shape, strict=True)]):
+        place = offset[axis] + ratio[axis] * np.arange(target.shape[axis])
+        count = out.shape[axis]
+        held = np.clip(place, 0, count - 1)
+        low = np.minimum(held.astype(np.intp), max(count - 2, 0))
+        part = (held - low).astype(np.float32)
+        weight = 1 - part
+        if zero_outside:
+            there = (place >= -0.5) & (place <= count - 0.5)
+            part, weight = part * there, weight * there
+        shape = [-1 if a == axis else 1 for a in range(3)]
+        near = np.take(out, low, axis=axis)
+        near *= weight.reshape(shape)
+        far = np.take(out, np.minimum(low + 1, count - 1), axis=axis)
+        far *= part.reshape(shape)
+        near += far
+        out = near
+    return out
