@@ -41,6 +41,7 @@ from napari_mri.gui.message import Message
 from napari_mri.gui.window import watch
 from napari_mri.gui.worker import Job
 from napari_mri.io import files
+from napari_mri.io.formats import all_formats
 
 SETTLE_MS = 300
 """Volumes are counted this long after the last stroke."""
@@ -206,7 +207,11 @@ class LabelsWidget(QWidget):
                 known = True
                 size = "×".join(map(str, record.volume.grid.shape))
                 step = "×".join(f"{s:.3g}" for s in record.volume.grid.spacing)
-                near = "" if record.placing.exact else " Tilted against the window: strokes go to the nearest voxels."
+                near = (
+                    ""
+                    if record.placing.exact
+                    else " It lies tilted in this window and is interpolated for the eye; strokes go to the nearest voxels."
+                )
                 self.place.setText(f"Will be saved on the scan's own voxels: {size} at {step} mm.{near}")
         free = known and (self._job is None or not self._job.running)
         for widget in (self.apply_button, self.save_button):
@@ -265,7 +270,7 @@ class LabelsWidget(QWidget):
                 data = np.asarray(layer.data) if exact else self.current().data
                 names = dict(record.volume.names) if isinstance(record.volume, Labels) else {}
                 ml = record.volume.grid.voxel_ml
-                rows = [(v, names.get(v, ""), f"{n * ml:.2f} ml") for v, n in counts(data).items()]
+                rows = [(v, names.get(v, ""), in_ml(n * ml)) for v, n in counts(data).items()]
             except MriError:
                 rows = [(v, "", f"{n} voxels") for v, n in counts(np.asarray(layer.data)).items()]
         self.table.setRowCount(len(rows))
@@ -343,7 +348,8 @@ class LabelsWidget(QWidget):
 
     def ask_path(self, suggested: str) -> str:
         """Ask for a file name; an empty one means the user thought better of it."""
-        kinds = "NIfTI (*.nii.gz *.nii);;All files (*)"
+        able = [fmt for fmt in all_formats() if fmt.write is not None and "labels" in fmt.holds]
+        kinds = ";;".join(f"{fmt.title} ({' '.join('*' + ending for ending in fmt.endings)})" for fmt in able)
         return str(QFileDialog.getSaveFileName(self, "Save labels", suggested, kinds)[0])
 
     def suggested_path(self) -> Path:
@@ -371,7 +377,7 @@ class LabelsWidget(QWidget):
         if labels.data.any():
             count = len(labels.values)
             what = "1 label" if count == 1 else f"{count} labels"
-            self.message.show_good(f"Saved {path}\n{what}, {labels.volume_ml():.2f} ml.")
+            self.message.show_good(f"Saved {path}\n{what}, {in_ml(labels.volume_ml())}.")
         else:
             self.message.show_warnings([f"Saved {path}, but it is empty: no voxel is marked."])
         self._refresh()
@@ -387,6 +393,12 @@ class LabelsWidget(QWidget):
     def _on_failed(self, sentence: str) -> None:
         self.message.show_error(sentence)
         self._refresh()
+
+
+def in_ml(volume: float) -> str:
+    """Return a volume in ml with as many decimals as one can believe: 0.123, 12.34, 1361.5 ml."""
+    decimals = 3 if volume < 1 else 2 if volume < 100 else 1
+    return f"{volume:.{decimals}f} ml"
 
 
 def counts(data: NDArray[Any]) -> dict[int, int]:

@@ -11,6 +11,7 @@ napari is loaded, Qt is not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,10 @@ KEY = "napari_mri"
 """Under this name a layer's metadata holds its `Shown` record."""
 
 AXES = ("inferior–superior", "posterior–anterior", "left–right")
+TILTED = " (tilted)"
+"""Ends the name of a layer that is interpolated for the eye; its exact voxels stay aside."""
+_SIZE = re.compile(r" \d+(×\d+)+$")
+"""A series is told from its neighbours by its size; a layer's name has no room for it."""
 LayerTuple = tuple[NDArray[Any], dict[str, Any], str]
 
 _known: WeakKeyDictionary[Layer, Shown] = WeakKeyDictionary()
@@ -142,7 +147,7 @@ def to_tuple(volume: Volume, frame: Frame | None = None, **look: Any) -> LayerTu
     if named:
         array = _paintable(array)
     facts: dict[str, Any] = {
-        "name": volume.title or ("labels" if named else "scan"),
+        "name": _SIZE.sub("", volume.title) or ("labels" if named else "scan"),
         "scale": placing.scale,
         "translate": placing.translate,
         "units": ("mm",) * 3,
@@ -157,7 +162,7 @@ def to_tuple(volume: Volume, frame: Frame | None = None, **look: Any) -> LayerTu
     facts |= _label_look(volume) if isinstance(volume, Labels) else _image_look(volume)
     facts |= look
     if not placing.exact:
-        facts["name"] += " (tilted: interpolated for display)"
+        facts["name"] += TILTED
     facts["metadata"] = {KEY: Shown(volume, placing, array)} | dict(look.get("metadata", {}))
     return array, facts, "labels" if named else "image"
 

@@ -59,7 +59,6 @@ class RunWidget(QWidget):
         self._viewer = napari_viewer
         self._job: Job | None = None
         self._began = 0.0
-        self._title = ""
         watch(napari_viewer)
         self.scan = LayerChoice(napari_viewer, Image, "open a scan first")
         self.task, self.model, self.device = QComboBox(), QComboBox(), QComboBox()
@@ -171,8 +170,7 @@ class RunWidget(QWidget):
             self.message.show_error(str(error))
             return
         order, frame = self.order, bridge.frame_of(self._viewer.layers)
-        self._title = layer.name
-        title = layer.name
+        title = layer.name.removesuffix(bridge.TILTED)
         if bridge.shown(layer) is None:
             self.message.show_warnings(scan.origin.warnings)
         self._job = Job(lambda rt: make_result(order, scan.titled(title), frame, rt), self.device.currentData())

@@ -42,7 +42,7 @@ def test_the_manifest_is_valid_and_everything_it_names_exists():
 def test_every_format_that_is_read_has_a_pattern():
     patterns = manifest().contributions.readers[0].filename_patterns
     for fmt in all_formats():
-        for ending in fmt.endings:
+        for ending in fmt.endings if fmt.name != "surface" else ():  # surfaces are written only
             assert any(fnmatch(f"scan{ending}", pattern) for pattern in patterns), ending
 
 

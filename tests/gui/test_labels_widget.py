@@ -53,8 +53,8 @@ def test_the_whole_desk(desk, window, qtbot, tmp_path):
     layer.refresh()
     start = layer.data.copy()
     desk.count()
-    ml = bridge.volume_of(window.layers[0]).grid.voxel_ml
-    assert rows(desk) == [["1", "", f"{(1000 - 8 + 1) * ml:.2f} ml"]]
+    assert bridge.volume_of(window.layers[0]).grid.voxel_ml == pytest.approx(0.064)
+    assert rows(desk) == [["1", "", "63.55 ml"]]
 
     pick_tool(desk, "Largest piece")
     applied(desk, qtbot)
@@ -63,7 +63,7 @@ def test_the_whole_desk(desk, window, qtbot, tmp_path):
     pick_tool(desk, "Fill holes")
     applied(desk, qtbot)
     assert np.count_nonzero(layer.data) == 1000
-    assert rows(desk) == [["1", "", f"{1000 * ml:.2f} ml"]]
+    assert rows(desk) == [["1", "", "64.00 ml"]]
     done = layer.data.copy()
     desk.undo()
     desk.undo()
@@ -153,3 +153,12 @@ def test_counts():
         expected = {int(v): int(n) for v, n in zip(values, often, strict=True) if v}
         assert counts(data) == expected
     assert counts(np.zeros((3, 3, 3), np.uint8)) == {}
+
+
+@pytest.mark.parametrize(
+    ("volume", "words"), [(0.1234, "0.123 ml"), (12.345, "12.35 ml"), (1361.53, "1361.5 ml"), (0, "0.000 ml")]
+)
+def test_volumes_in_words(volume, words):
+    from napari_mri.gui.labels_widget import in_ml
+
+    assert in_ml(volume) == words
