@@ -278,6 +278,7 @@ class ScanSession(Session):
         began = time.monotonic()
         self.rt.warnings.clear()
         answer = self._inner.answer(prompts)
+        self.score = self._inner.score
         home = _born_from(self.scan, answer.reordered(self._order_back, self._flips_back), self.model)
         assert isinstance(home, Labels)
         _judge(home, self.model, self.rt)

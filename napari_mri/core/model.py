@@ -264,6 +264,9 @@ class Runtime(Protocol):
 class Session(ABC):
     """A model opened on one scan: slow once, then quick answers. Use it in a ``with`` block."""
 
+    score: float | None = None
+    """How sure the model is of its last answer, 0 to 1; None where it cannot say."""
+
     @abstractmethod
     def answer(self, prompts: Prompts) -> Labels:
         """Return the mask (1 = object) for all prompts given so far, on the grid of the scan."""
