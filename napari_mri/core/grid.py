@@ -261,7 +261,7 @@ class Grid:
         """
         step = np.asarray(spacing, dtype=np.float64)
         if step.shape != (3,) or not np.isfinite(step).all() or step.min() <= 0:
-            raise GeometryProblem(f"Spacing must be three positive lengths in mm, not {spacing}.")
+            raise GeometryProblem(f"Spacing must be three positive lengths in mm, not {spacing!r}.")
         size = np.asarray(self.size_mm)
         shape = np.maximum(1, np.ceil(size / step - 1e-4)).astype(int)
         affine = self.affine.copy()

@@ -210,3 +210,39 @@ def test_edit_refuses_what_cannot_be(tmp_path, args, code, says):
     assert done.exit_code == code, done.output
     assert says in done.stderr
     assert path.read_bytes() == before
+
+
+def test_measure_tells_volume_agreement_and_writes_tables_and_report(tmp_path):
+    scan = head(GRIDS["oblique"]).titled("SECRET^NAME")
+    first, second = scan.with_labels(scan.data > 300, {1: "tissue"}), scan.with_labels(scan.data > 450)
+    mri.save(scan, tmp_path / "scan.nii")
+    mri.save(first, tmp_path / "a.nii")
+    mri.save(second, tmp_path / "b.nii")
+    args = ["measure", tmp_path / "a.nii", "--against", tmp_path / "b.nii", "--scan", tmp_path / "scan.nii"]
+    done = call(*args, "--json", "--csv", tmp_path / "t.csv", "--report", tmp_path / "t.html", "--lesions", "isles")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["volumes"][0]["ml"] == pytest.approx(first.volume_ml(1))
+    assert found["agreement"][0]["dice"] == pytest.approx(dice(first.data, second.data))
+    assert "tissue" in (tmp_path / "t.csv").read_text()
+    assert (tmp_path / "t_agreement.csv").exists()
+    assert "SECRET" not in (tmp_path / "t.html").read_text()
+    assert "ml" in call(*args).stdout
+
+
+def test_measure_refuses_masks_on_other_grids(tmp_path):
+    for name in ("plain", "oblique"):
+        scan = head(GRIDS[name])
+        mri.save(scan.with_labels(scan.data > 300), tmp_path / f"{name}.nii")
+    done = call("measure", tmp_path / "plain.nii", "--against", tmp_path / "oblique.nii")
+    assert done.exit_code == 1
+    assert "different grids" in done.stderr
+
+
+def test_demo_without_a_window_writes_mask_history_and_picture(tmp_path, scan_file):
+    done = call("demo", scan_file, "--no-window", "--out", tmp_path / "demo")
+    assert done.exit_code == 0, done.stderr
+    files = sorted(p.name for p in (tmp_path / "demo").iterdir())
+    assert files == ["brain_mask.json", "brain_mask.nii.gz", "brain_mask.png"]
+    assert mri.load(tmp_path / "demo" / "brain_mask.nii.gz").grid.same(mri.load(scan_file).grid)
+    assert (tmp_path / "demo" / "brain_mask.png").read_bytes().startswith(b"\x89PNG")
