@@ -141,6 +141,7 @@ def write_weights(net: torch.nn.Module, folder: Path, facts: dict[str, Any]) -> 
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().half().contiguous() for k, v in net.state_dict().items()}
     save_file(tensors, folder / "skullnet.safetensors")
+    (folder / "skullnet.safetensors").chmod(0o644)
     (folder / "skullnet.json").write_text(json.dumps(facts, indent=2) + "\n")
 
 
@@ -158,6 +159,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--every", type=int, default=250, help="steps between validations")
     parser.add_argument("--export", type=Path, default=None, help="folder for the finished weights")
+    parser.add_argument("--stop", action="store_true", help="train no more: validate and export what there is")
     return parser.parse_args(argv)
 
 
@@ -193,6 +195,9 @@ def main(argv: list[str] | None = None) -> None:
     stream = Stream(train, args.seed, step, args.batch, clock)
     workers = {"num_workers": 0} if cuda else {"num_workers": 1, "prefetch_factor": 4}
     loader = iter(DataLoader(stream, batch_size=None, **workers))
+    if args.stop:
+        _finish(average.net, held, args, step, spent)
+        return
     running: list[float] = []
     begin = time.perf_counter() - spent
     while True:
@@ -222,14 +227,35 @@ def main(argv: list[str] | None = None) -> None:
             state = {"net": net.state_dict(), "average": average.net.state_dict(), "muon": muon.state_dict()}
             torch.save({**state, "adam": adam.state_dict(), "step": step, "spent": spent}, folder / "new.pt")
             (folder / "new.pt").replace(kept)
-        if step % args.every == 0 or done:
+        if step % args.every == 0:
             figures = validate(average.net, held, 12, args.device)
             _log(folder, {"step": step, "minutes": round(spent / 60, 1), **figures})
         if done:
             break
-    if args.export is not None:
-        facts = {"steps": step, "seed": args.seed, "minutes": round(spent / 60), "held_out": HELD_OUT}
-        write_weights(average.net, args.export, {**facts, "recipe": asdict(Recipe()), "validation": figures})
+    _finish(average.net, held, args, step, spent)
+
+
+def _finish(net: torch.nn.Module, held: list[Head], args: argparse.Namespace, step: int, spent: float) -> None:
+    """Write the weights and the card, where a folder for them is named."""
+    if args.export is None:
+        return
+    facts = {
+        "network": "FoldedUNet, 2 channels: signed distance in voxels to the inner skull and to the brain",
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "data": "SynthSeg's label maps (Apache-2.0, Billot et al. 2023); images synthesised, no scan was seen",
+        "held_out": list(HELD_OUT),
+        "steps": step,
+        "batch": args.batch,
+        "seed": args.seed,
+        "optimiser": f"Muon, lr {args.lr}, cosine; AdamW for vectors; averaged weights",
+        "minutes": round(spent / 60),
+        "device": args.device,
+        "recipe": asdict(Recipe()),
+        "validation": {"heads": 24, "spacing_mm": 2.0, **validate(net, held, 24, args.device)},
+        "limits": "Adult-like anatomy warped to exceed its range; no tumours beyond the skull, no foetal heads.",
+        "licence": "BSD-3-Clause",
+    }
+    write_weights(net, args.export, facts)
 
 
 def _log(folder: Path, line: dict[str, Any]) -> None:

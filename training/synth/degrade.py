@@ -84,14 +84,16 @@ def sample_resolution(gen: torch.Generator, hardest: float = 8.0) -> Size:
     return (size[0], size[1], size[2])
 
 
-def bias_field(shape: tuple[int, int, int], gen: torch.Generator, strength: float) -> torch.Tensor:
+def bias_field(
+    shape: tuple[int, int, int], gen: torch.Generator, strength: float, device: torch.device | str = "cpu"
+) -> torch.Tensor:
     """Draw a smooth multiplicative field (I, J, K): the exponential of coarse noise, sometimes with a surface coil's fall."""
     nodes = tuple(int(torch.randint(2, 6, (), generator=gen)) for _ in range(3))
-    field = strength * smooth_noise((1, *shape), (nodes[0], nodes[1], nodes[2]), gen)[0]
+    field = strength * smooth_noise((1, *shape), (nodes[0], nodes[1], nodes[2]), gen, device)[0]
     if chance(gen, 0.25):
-        fall = torch.zeros(shape)
+        fall = torch.zeros(shape, device=device)
         for axis, n in enumerate(shape):
-            way = torch.linspace(-1, 1, n).reshape([-1 if a == axis else 1 for a in range(3)])
+            way = torch.linspace(-1, 1, n, device=device).reshape([-1 if a == axis else 1 for a in range(3)])
             fall = fall + uniform(gen, -1, 1) * way
         field = field + strength * 1.5 * fall
     return field.exp_()
@@ -200,7 +202,7 @@ def degrade(
     shape = (image.shape[0], image.shape[1], image.shape[2])
     if strength > 0:
         if chance(gen, 0.9):
-            image = image * bias_field(shape, gen, strength * uniform(gen, 0.05, 0.45)).to(image.device)
+            image = image * bias_field(shape, gen, strength * uniform(gen, 0.05, 0.45), image.device)
         top = float(image.max()) + 1e-6
         if chance(gen, 0.7):
             gamma = math.exp(strength * 0.3 * float(torch.randn((), generator=gen).clamp(-2, 2)))
