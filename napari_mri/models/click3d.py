@@ -106,6 +106,8 @@ class Clicking(Session):
             while len(self._states) > KEEP_STATES:
                 self._states.popitem(last=False)
         assert state is not None, "tasks refuses prompts without a positive mark"
+        sure = state.probability()
+        self.score = float(sure[sure > 0.5].mean()) if (sure > 0.5).any() else 0.0
         return self._home(state, sorted_out(prompts, self.scan.grid))
 
     def close(self) -> None:

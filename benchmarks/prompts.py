@@ -1,0 +1,250 @@
+"""Measure clicking: a simulated user points at structures and corrects the largest error, click after click.
+
+``python -m benchmarks.prompts synthetic`` heads held back from training, every structure of at least 0.5 ml
+``python -m benchmarks.prompts real``      real scans with labels (``NAPARI_MRI_TEST_DATA``)
+``python -m benchmarks.prompts time``      from click to mask on a 256 x 256 x 256 head at 1 mm
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import napari_mri as mri
+from napari_mri.core.grid import Grid
+from napari_mri.core.volume import Volume
+
+CLICKS = (1, 3, 5, 10)
+LEAST_ML = 0.5
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One thing to segment: a scan, the truth (I, J, K) bool, a name, and whether it is part of the brain."""
+
+    scan: Volume
+    truth: np.ndarray
+    name: str
+    brain: bool = True
+
+
+def deepest(mask: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the voxel (3,) farthest from the border of a mask, and how far."""
+    from scipy.ndimage import distance_transform_edt
+
+    at = np.argwhere(mask)
+    low, high = at.min(axis=0), at.max(axis=0) + 1
+    part = np.pad(mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], 1)
+    depth = distance_transform_edt(part)
+    spot = np.array(np.unravel_index(int(depth.argmax()), depth.shape))
+    return spot - 1 + low, float(depth.max())
+
+
+def next_click(truth: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, bool] | None:
+    """Return the middle of the largest error, and whether it belongs to the object; None if there is no error."""
+    from scipy.ndimage import label
+
+    best: tuple[int, np.ndarray, bool] | None = None
+    for error, positive in ((truth & ~found, True), (found & ~truth, False)):
+        if not error.any():
+            continue
+        pieces, _ = label(error)
+        sizes = np.bincount(pieces.ravel())
+        sizes[0] = 0
+        size = int(sizes.max())
+        if best is None or size > best[0]:
+            best = (size, pieces == sizes.argmax(), positive)
+    return None if best is None else (deepest(best[1])[0], best[2])
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Return 2|A and B| / (|A| + |B|)."""
+    total = int(a.sum()) + int(b.sum())
+    return 1.0 if total == 0 else 2.0 * int((a & b).sum()) / total
+
+
+def play(session: Any, thing: Structure, clicks: int) -> list[float]:
+    """Return the Dice after each click."""
+    grid = thing.scan.grid
+    spot: np.ndarray | None = deepest(thing.truth)[0]
+    positive = True
+    prompts, scores = mri.Prompts(), []
+    for _ in range(clicks):
+        if spot is not None:
+            prompts = prompts.plus(mri.Point(tuple(grid.to_patient(spot)), positive))
+            found = session.answer(prompts).data > 0
+        scores.append(dice(found, thing.truth))
+        following = next_click(thing.truth, found)
+        spot, positive = following if following else (None, True)
+    return scores
+
+
+def boxed(session: Any, thing: Structure) -> float:
+    """Return the Dice of the tight box around the truth, without a click."""
+    at = np.argwhere(thing.truth)
+    ends = thing.scan.grid.to_patient(np.array([at.min(axis=0) - 0.5, at.max(axis=0) + 0.5]))
+    return dice(session.answer(mri.Prompts((mri.Box(tuple(ends[0]), tuple(ends[1])),))).data > 0, thing.truth)
+
+
+def synthetic(spacing: float, scenes: int, seed: int) -> Iterator[list[Structure]]:
+    """Yield the structures of painted heads whose label maps were held back."""
+    from training.paths import CACHE, DATA
+    from training.synth import Recipe, load_heads, make_sample
+    from training.train_click3d import HELD_BACK
+
+    heads = load_heads(DATA, CACHE, HELD_BACK)
+    recipe = Recipe(
+        spacing=(spacing, spacing), extent=((190, 200), (220, 230), (190, 200)),
+        stripped=0, defaced=0, cavities=0, cropped=0, dropout=0, lesions=0,
+    )  # fmt: skip
+    for number in range(scenes):
+        head = heads[number % len(heads)]
+        fine = (spacing,) * 3
+        sample = make_sample(head, recipe, seed + number, (fine[0], fine[1], fine[2]))
+        labels = sample.labels.numpy()
+        scan = Volume(sample.image.numpy(), Grid.plain(labels.shape, fine))
+        things = []
+        for value in range(1, len(head.tissue)):
+            if head.inside[value]:
+                truth = labels == value
+            elif head.base[value] == value:  # outside the brain the shells of one tissue belong together
+                truth = np.isin(labels, [n for n, b in enumerate(head.base) if b == value and n > 0])
+            else:
+                continue
+            if truth.sum() * spacing**3 >= LEAST_ML * 1000:
+                things.append(Structure(scan, truth, f"{head.name}/{value} {head.tissue[value]}", head.inside[value]))
+        yield things
+
+
+def real() -> Iterator[list[Structure]]:
+    """Yield real scans with labels."""
+    folder = Path(os.environ.get("NAPARI_MRI_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    pairs = {
+        "Colin27 brain": ("head_t1_colin27/ch2.nii.gz", "head_t1_colin27/ch2_brainmask.nii.gz"),
+        "spine T1 cord": ("spine_and_4d/t1_t1w.nii.gz", "spine_and_4d/t1_t1w_seg-manual.nii.gz"),
+        "spine T2 cord": ("spine_and_4d/t2_t2.nii.gz", "spine_and_4d/t2_t2_seg-manual.nii.gz"),
+        "spine T2 painted lesion": (
+            "spine_and_4d/t2_t2_fake_lesion.nii.gz", "spine_and_4d/t2_t2_fake_lesion_lesion_seg.nii.gz",
+        ),
+        "spine T2* cord": ("spine_and_4d/t2s_t2s.nii.gz", "spine_and_4d/t2s_t2s_seg.nii.gz"),
+    }  # fmt: skip
+    for kind in ("T1W", "T2W", "FLAIR"):
+        start = f"head_ms_multicontrast/patient01/{kind}"
+        pairs[f"MS {kind} brain"] = (f"{start}.nii.gz", f"{start}_brainmask.nii.gz")
+    for name, (scan, mask) in pairs.items():
+        if not (folder / scan).is_file():
+            print(f"{name}: not here")
+            continue
+        volume = mri.load(folder / scan)
+        truth = mri.load_labels(folder / mask).data > 0
+        yield [Structure(volume, truth, name)]
+
+
+def measure(groups: Iterator[list[Structure]], models: list[str], most: int, seed: int) -> list[dict[str, Any]]:
+    """Play every structure with every model."""
+    rows = []
+    rng = np.random.default_rng(seed)
+    for things in groups:
+        chosen = (
+            things if most <= 0 or len(things) <= most else [things[n] for n in rng.permutation(len(things))[:most]]
+        )
+        for model in models:
+            with mri.open_session(things[0].scan, model=model, device="cpu") as session:
+                for thing in chosen:
+                    scores = play(session, thing, CLICKS[-1])
+                    row = {
+                        "model": model, "name": thing.name, "brain": thing.brain, "box": boxed(session, thing),
+                        "ml": float(thing.truth.sum() * thing.scan.grid.voxel_ml), "dice": scores,
+                    }  # fmt: skip
+                    rows.append(row)
+                    after = " ".join(f"{scores[n - 1]:.3f}" for n in CLICKS)
+                    print(f"{model:8} {thing.name:26} {row['ml']:8.1f} ml  {after}  box {row['box']:.3f}", flush=True)
+    return rows
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return means over structures, per model."""
+    found: dict[str, Any] = {}
+    for model in sorted({row["model"] for row in rows}):
+        for part, chosen in (("brain", [r for r in rows if r["brain"]]), ("all", rows)):
+            own = [row for row in chosen if row["model"] == model]
+            if own:
+                found[f"{model} {part}"] = {
+                    "structures": len(own),
+                    **{f"after {n}": round(float(np.mean([r["dice"][n - 1] for r in own])), 3) for n in CLICKS},
+                    "box": round(float(np.mean([r["box"] for r in own])), 3),
+                }
+    return found
+
+
+def timing(model: str, rounds: int) -> dict[str, Any]:
+    """Return seconds from click to mask, first and later clicks, on a head in a 256-cube at 1 mm."""
+    import torch
+
+    things = next(synthetic(1.0, 1, 7))
+    scan = things[0].scan
+    size = np.minimum(256, scan.grid.shape)
+    data = np.zeros((256, 256, 256), np.float32)
+    data[: size[0], : size[1], : size[2]] = scan.data[: size[0], : size[1], : size[2]]
+    scan = Volume(data, Grid.plain((256, 256, 256)))
+    brain = [t for t in things if t.brain]
+    first, later, first_cpu, later_cpu = [], [], [], []
+    began = time.perf_counter()
+    with mri.open_session(scan, model=model) as session:
+        opened = time.perf_counter() - began
+        session.answer(mri.Prompts((mri.Point((100.0, 100.0, 100.0)),)))  # the first ever call warms up
+        for n in range(rounds):
+            thing = brain[n % len(brain)]
+            spot = tuple(float(v) for v in deepest(thing.truth)[0])
+            prompts = mri.Prompts((mri.Point(spot),))
+            for k in range(4):
+                began, cpu = time.perf_counter(), time.process_time()
+                session.answer(prompts)
+                (later if k else first).append(time.perf_counter() - began)
+                (later_cpu if k else first_cpu).append(time.process_time() - cpu)
+                off = tuple(v + 3.0 * (k + 1) for v in spot)
+                prompts = prompts.plus(mri.Point(off, k % 2 == 1))
+    return {
+        "model": model, "threads": torch.get_num_threads(), "load": os.getloadavg()[0], "open": round(opened, 3),
+        **{
+            f"{name} p{q}": round(float(np.percentile(values, q)), 3)
+            for name, values in (("first", first), ("later", later), ("first cpu", first_cpu), ("later cpu", later_cpu))
+            for q in (50, 95)
+        },
+    }  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure and print; the figures go to a JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("synthetic", "real", "time"))
+    parser.add_argument("--models", nargs="+", default=["click3d", "grow"])
+    parser.add_argument("--spacing", type=float, default=1.5, help="of the painted heads, mm")
+    parser.add_argument("--scenes", type=int, default=6, help="painted heads")
+    parser.add_argument("--most", type=int, default=0, help="structures of a head, drawn at random; 0 takes all")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args(argv)
+    if args.what == "time":
+        result: dict[str, Any] = {"time": [timing(model, args.rounds) for model in args.models]}
+    else:
+        groups = real() if args.what == "real" else synthetic(args.spacing, args.scenes, args.seed)
+        rows = measure(groups, args.models, args.most, args.seed)
+        result = {"summary": summary(rows), "rows": rows}
+    print(json.dumps(result.get("summary", result), indent=1))
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
