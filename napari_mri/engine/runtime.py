@@ -94,6 +94,18 @@ class LocalRuntime:
             low, high = self.span
             self._on_report(low + (high - low) * min(max(fraction, 0.0), 1.0), text)
 
+    def finish_early(self) -> bool:
+        """Take back a pressed stop because the model can hand over what it has; a second stop ends the run.
+
+        Returns
+        -------
+        bool
+            Whether stop had been pressed.
+        """
+        pressed = self.cancel.is_set()
+        self.cancel.clear()
+        return pressed
+
     def warn(self, sentence: str) -> None:
         """Keep a sentence for the user and the history, once."""
         if sentence not in self.warnings:

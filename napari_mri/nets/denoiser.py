@@ -96,3 +96,37 @@ class Denoiser(nn.Module):
         noise = unfold(self.head(x)).to(scan.dtype)
         most = MOST * sigma
         return scan - torch.maximum(torch.minimum(noise, most), -most)
+
+
+class Told(nn.Module):
+    """A `Denoiser` that takes scan and noise map as two channels, in half precision on a GPU.
+
+    Parameters
+    ----------
+    net : Denoiser
+    rician : bool
+    """
+
+    def __init__(self, net: Denoiser, rician: bool) -> None:
+        super().__init__()
+        self.net, self.rician = net, float(rician)
+
+    def forward(self, pair: torch.Tensor) -> torch.Tensor:
+        """(B, 2, I, J, K) scan and sigma to (B, 1, I, J, K)."""
+        kind = torch.full((len(pair), 1, 1, 1, 1), self.rician, device=pair.device)
+        half = torch.bfloat16 if pair.device.type == "cuda" else None
+        with torch.autocast(pair.device.type, half, enabled=half is not None):
+            return self.net(pair[:, :1], pair[:, 1:], kind)
+
+
+def from_state(state: dict[str, torch.Tensor]) -> Denoiser:
+    """Build the `Denoiser` a state dict belongs to: its widths and depths are read from the tensors."""
+    levels = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("down."))
+    widths = [int(state["stem.weight"].shape[0])]
+    widths += [int(state[f"shrink.{level}.weight"].shape[0]) for level in range(levels - 1)]
+    depths = [
+        1 + max(int(name.split(".")[2]) for name in state if name.startswith(f"down.{level}.")) for level in range(levels)
+    ]
+    net = Denoiser(tuple(widths), tuple(depths))
+    net.load_state_dict(state)
+    return net

@@ -1,0 +1,134 @@
+"""What every denoiser shares: find the noise first, hand over what was removed, and look for structure in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mri.core.model import Runtime
+from napari_mri.core.volume import Volume
+from napari_mri.measure import noise as measure
+from napari_mri.measure.noise import Noise
+
+Array = NDArray[np.float32]
+
+KINDS = ("auto", "rician", "gaussian")
+SIGMA_SAYS = "Standard deviation of the noise in the scan's own units; 0 measures it in the scan."
+KIND_SAYS = (
+    "Rician for magnitude images (their noise floor is taken away as well), Gaussian where the scan has negative "
+    "values or a floor that must stay; auto looks."
+)
+STRUCTURE = 1.5
+"""Residual at edges over residual in flat tissue, from which on structure is leaving with the noise."""
+
+
+def noise_of(scan: Volume, sigma: float, kind: str, rt: Runtime) -> Noise:
+    """Measure the noise, or take the user's word for it; the user is told either way.
+
+    Parameters
+    ----------
+    scan : Volume
+        3D, or a series, whose first frame is measured.
+    sigma : float
+        0 to measure.
+    kind : str
+        One of `KINDS`.
+    rt : Runtime
+    """
+    found = measure.estimate(scan)
+    kind = found.kind if kind == "auto" else kind
+    if sigma > 0:
+        percent = 100 * sigma / max(measure.brightness(np.asarray(scan.frame(0).data)), 1e-12)
+        return Noise(sigma, percent, kind, "the user", found.background, found.detail, True)
+    if not found.trusted:
+        rt.warn("The noise estimate may be wrong. " + " ".join(found.notes))
+    rt.report(0.02, f"σ = {found.sigma:.4g} ({found.percent:.1f} % of bright tissue)")
+    return Noise(found.sigma, found.percent, kind, found.how, found.background, found.detail, found.trusted, found.notes)
+
+
+def noise_map(scan: Volume, found: Noise, varying: str) -> Array:
+    """Return sigma at every voxel: one number, or a map where it varies.
+
+    Parameters
+    ----------
+    scan : Volume, (I, J, K)
+    found : Noise
+    varying : str
+        ``"auto"``, ``"yes"`` or ``"no"``.
+    """
+    flat = np.full(scan.grid.shape, found.sigma, dtype=np.float32)
+    if varying == "no" or found.sigma <= 0 or found.how == "the user" or min(scan.grid.shape) < 8:
+        return flat
+    # Anatomy looks like extra noise in the tissue; only a clear excess is taken for a varying level.
+    excess = np.isfinite(found.background) and found.detail > 1.35 * found.background and found.percent > 1.0
+    if varying == "auto" and not excess:
+        return flat
+    return measure.sigma_map(scan, found)
+
+
+def handed_over(scan: Volume, answer: NDArray[Any], sigma: Array | float, rt: Runtime) -> Volume:
+    """Return the result; offer what was removed and the noise level; warn if structure left with the noise.
+
+    Parameters
+    ----------
+    scan : Volume
+        As given to the model.
+    answer : ndarray, `scan.data.shape`
+    sigma : ndarray, (I, J, K), or float
+    rt : Runtime
+    """
+    before = np.asarray(scan.data, dtype=np.float32)
+    result = np.asarray(answer, dtype=np.float32)
+    residual = before - result
+    rt.offer("residual", scan.with_data(residual))
+    level = np.broadcast_to(np.asarray(sigma, dtype=np.float32), scan.grid.shape)
+    if residual.ndim == 3:  # frame by frame, the runtime stacks it
+        rt.offer("noise level", scan.with_data(np.array(level)))
+    number = 0 if residual.ndim == 3 else residual.shape[3] // 2
+    sight = residual if residual.ndim == 3 else residual[..., number]
+    clean = result if result.ndim == 3 else result[..., number]
+    ratio = structure(sight, clean, level)
+    if ratio > STRUCTURE:
+        rt.warn(
+            f"Structure leaves with the noise: what was removed is {ratio:.1f} times stronger at edges than in flat "
+            "tissue. Look at the residual, and lower the strength."
+        )
+    return scan.with_data(result)
+
+
+def structure(residual: Array, clean: Array, sigma: Array) -> float:
+    """Return how much stronger a residual is at edges than in flat tissue; about 1 for pure noise.
+
+    Parameters
+    ----------
+    residual, clean, sigma : ndarray, (I, J, K)
+        What was removed, the result, and the noise level.
+
+    Returns
+    -------
+    float
+        Ratio of the root mean squares (of residual / sigma), 0 where there is too little to judge.
+    """
+    from scipy.ndimage import gaussian_gradient_magnitude
+
+    if min(clean.shape) < 3 or not np.any(residual):
+        return 0.0
+    middle = clean.shape[0] // 2
+    part = slice(max(0, middle - 24), middle + 24)
+    image, left, level = clean[part], residual[part], np.maximum(sigma[part], 1e-12)
+    tissue = image > 0.25 * measure.brightness(image)
+    if np.count_nonzero(tissue) < 500:
+        return 0.0
+    slope = gaussian_gradient_magnitude(image, 1.0)[tissue]
+    energy = ((left / level) ** 2)[tissue]
+    flat, edge = slope <= np.percentile(slope, 40), slope >= np.percentile(slope, 92)
+    calm = float(np.sqrt(energy[flat].mean()))
+    return float(np.sqrt(energy[edge].mean())) / calm if calm > 1e-6 else 0.0
+
+
+def finish_early(rt: Runtime) -> bool:
+    """Turn a pressed stop into "finish with the best so far", where the runtime can; a second stop ends the run."""
+    settle = getattr(rt, "finish_early", None)
+    return bool(settle and settle())

@@ -1,0 +1,115 @@
+"""Train a small net on the scan at hand: progress, early stop, the best so far kept, stop that hands it over."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari_mri.core.errors import Cancelled
+from napari_mri.core.model import Runtime
+from napari_mri.models._denoising import finish_early
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a net is trained within a run.
+
+    Parameters
+    ----------
+    minutes : float
+        Longest time.
+    steps : int
+        Most steps; whichever ends first.
+    rate : float
+        Of AdamW, falling to a twentieth along a cosine.
+    every : int
+        Steps between two judgements.
+    patience : int
+        Judgements without a better net after which training ends.
+    share : (float, float)
+        Which part of the run's progress the training is.
+    """
+
+    minutes: float = 4.0
+    steps: int = 600
+    rate: float = 2e-3
+    every: int = 25
+    patience: int = 8
+    share: tuple[float, float] = (0.05, 0.85)
+
+
+def learn(
+    net: torch.nn.Module,
+    loss: Callable[[torch.nn.Module], torch.Tensor],
+    judge: Callable[[torch.nn.Module], float],
+    plan: Plan,
+    rt: Runtime,
+) -> torch.nn.Module:
+    """Train a net and return the best of its running averages.
+
+    Parameters
+    ----------
+    net : torch module
+        On the device already; changed in place.
+    loss : callable
+        Draws a batch and returns its loss.
+    judge : callable
+        A figure on fixed pieces, lower is better; called without gradients.
+    plan : Plan
+    rt : Runtime
+        A stop hands over the best so far (where the runtime knows `finish_early`); otherwise it raises.
+
+    Raises
+    ------
+    Cancelled
+        If stop is pressed before the first judgement, or the runtime cannot finish early.
+    """
+    import torch
+
+    average = copy.deepcopy(net).requires_grad_(False)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=plan.rate, weight_decay=1e-4)
+    best: dict[str, Any] | None = None
+    best_figure, waited, figure = math.inf, 0, math.nan
+    began = time.monotonic()
+    for step in range(plan.steps):
+        done = max(step / plan.steps, (time.monotonic() - began) / (60 * plan.minutes))
+        low, high = plan.share
+        try:
+            rt.report(low + (high - low) * min(done, 1.0), f"learning from this scan, step {step}, error {figure:.4f}")
+        except Cancelled:
+            if best is None or not finish_early(rt):
+                raise
+            rt.warn(f"Stopped while learning, at step {step}: the result is the best so far.")
+            break
+        if done >= 1:
+            break
+        for group in optimiser.param_groups:
+            group["lr"] = plan.rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+        optimiser.zero_grad(set_to_none=True)
+        value = loss(net)
+        value.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        keep = min(0.98, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for mine, new in zip(average.parameters(), net.parameters(), strict=True):
+                mine.lerp_(new, 1 - keep)
+        if (step + 1) % plan.every == 0:
+            with torch.no_grad():
+                figure = judge(average)
+            if figure < best_figure:
+                best_figure, waited, best = figure, 0, copy.deepcopy(average.state_dict())
+            else:
+                waited += 1
+            if waited >= plan.patience:
+                break
+    if best is not None:
+        average.load_state_dict(best)
+    return average.eval()

@@ -1,0 +1,81 @@
+"""Which frames of a series belong together, and which are nearest to which."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mri.core.model import Runtime
+from napari_mri.core.volume import Frames, Volume
+from napari_mri.measure import noise as measure
+from napari_mri.models._denoising import noise_of
+
+B0 = 50.0
+"""Below this b-value, s/mm², a frame has no diffusion weighting to speak of."""
+
+
+def groups(scan: Volume) -> list[list[int]]:
+    """Return the frames that may learn from one another: b0 apart, each shell apart; all frames of other series.
+
+    Parameters
+    ----------
+    scan : Volume, (I, J, K, C)
+
+    Returns
+    -------
+    list of lists of frame numbers, each ascending
+    """
+    count = scan.n_frames
+    bvals = () if scan.frames is None else scan.frames.bvals
+    if len(bvals) != count:
+        return [list(range(count))]
+    order = np.argsort(bvals, kind="stable")
+    found: list[list[int]] = []
+    middle = 0.0
+    for number in (int(n) for n in order):
+        b = bvals[number]
+        # Scanners write 995 and 1005 for one shell of 1000; shells are further apart than that.
+        same = found and (b < B0 if middle < B0 else b - middle < max(60.0, 0.08 * middle))
+        if same:
+            found[-1].append(number)
+        else:
+            found.append([number])
+            middle = b
+    return [sorted(group) for group in found]
+
+
+def nearest(group: list[int], frames: Frames | None, count: int) -> dict[int, list[int]]:
+    """For each frame of a group, the `count` others nearest to it, the nearest first.
+
+    Nearest by the angle between gradient directions (a direction and its opposite measure the same), else in
+    the order of the frames, with the ends meeting as little as possible.
+    """
+    vectors: NDArray[np.float64] | None = None
+    if frames is not None and len(frames.bvecs) > max(group):
+        vectors = np.asarray(frames.bvecs, dtype=float)[group]
+        lengths = np.linalg.norm(vectors, axis=1)
+        vectors = None if (lengths < 0.5).any() else vectors / lengths[:, None]
+    out = {}
+    for place, number in enumerate(group):
+        if vectors is not None:
+            far = -np.abs(vectors @ vectors[place])
+        else:
+            far = np.abs(np.arange(len(group)) - place).astype(float)
+        far[place] = np.inf
+        out[number] = [group[n] for n in np.argsort(far, kind="stable")[: min(count, len(group) - 1)]]
+    return out
+
+
+def series_noise(scan: Volume, sigma: float, kind: str, rt: Runtime) -> tuple[float, bool]:
+    """Return sigma and whether it is Rician, for a whole series.
+
+    The law of Marchenko and Pastur needs many frames; otherwise the first frame is looked at alone.
+    """
+    found = noise_of(scan, sigma, kind, rt)
+    is_rician = found.kind == "rician"
+    if sigma <= 0 and scan.n_frames >= 16 and min(scan.grid.shape) >= 5 and not (found.trusted and found.how == "background"):
+        field = measure.series_sigma_map(scan)
+        body = np.asarray(scan.data[..., 0]) > 0.2 * measure.brightness(np.asarray(scan.data[..., 0]))
+        middle = float(np.median(field[body & (field > 0)])) if (body & (field > 0)).any() else found.sigma
+        return middle, is_rician
+    return found.sigma, is_rician

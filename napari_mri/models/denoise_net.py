@@ -1,0 +1,148 @@
+"""Denoise one volume with the project's own network: seconds, any contrast and spacing, noise level told to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mri.core.model import DENOISE, Card, Model, Runtime, Wants, Weights, knob
+from napari_mri.core.volume import Volume
+from napari_mri.engine import weights as files
+from napari_mri.engine.tiles import Tiling, run_net
+from napari_mri.measure.noise import brightness
+from napari_mri.models import _denoising as shared
+
+if TYPE_CHECKING:
+    from napari_mri.nets.denoiser import Denoiser
+
+Array = NDArray[np.float32]
+
+WEIGHTS = Weights(file="denoiser.safetensors", licence="BSD-3-Clause", shipped=True)
+
+CARD = Card(
+    name="net3d",
+    task=DENOISE,
+    title="Trained 3D network",
+    says=(
+        "Takes Rician or Gaussian noise of 1 to 25 % out of any single volume, and the noise floor with it. "
+        "Trained on synthetic heads and shapes only: look at the residual in anatomy other than heads."
+    ),
+    wants=Wants(axes="RAS", min_slices=3),
+    needs=("torch", "safetensors", "scipy"),
+    weights=(WEIGHTS,),
+    cite="Our own; noise map as in Zhang et al., FFDNet, IEEE TIP 2018;27:4608",
+    rank=10,
+)
+
+LONGEST = 176
+"""Tiles are at most about this long, voxels: 3 GB of main memory."""
+MARGIN = 16
+
+
+@dataclass(frozen=True)
+class Params:
+    """Options of the network denoiser."""
+
+    strength: float = knob(
+        1.0,
+        "How strong the network is told the noise is, as a multiple of what was found: below 1 keeps more fine "
+        "detail and more noise, above 1 smooths more.",
+        low=0.0,
+        high=3.0,
+    )
+    sigma: float = knob(0.0, shared.SIGMA_SAYS, low=0.0)
+    kind: str = knob("auto", shared.KIND_SAYS, choices=shared.KINDS)
+    varying: str = knob(
+        "auto",
+        "Whether the noise level is followed over the field of view (parallel imaging, surface coils) or taken as "
+        "one number.",
+        choices=("auto", "yes", "no"),
+    )
+
+
+def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
+    """Return the denoised scan; offers the residual and the noise level.
+
+    Parameters
+    ----------
+    scan : Volume, (I, J, K)
+        Storage order RAS.
+    p : Params
+    rt : Runtime
+    """
+    rt.report(0.0, "measuring the noise")
+    data = np.asarray(scan.data, dtype=np.float32)
+    if not float(data.max()) > float(data.min()):
+        rt.warn("Every voxel has the same value, so there is no noise to remove.")
+        return scan.with_data(data)
+    found = shared.noise_of(scan, p.sigma, p.kind, rt)
+    level = shared.noise_map(scan, found, p.varying) * np.float32(p.strength)
+    if not level.any():
+        return shared.handed_over(scan, data, level, rt)
+    answer = denoised(data, level, found.kind == "rician", rt)
+    return shared.handed_over(scan, answer, level, rt)
+
+
+def denoised(data: Array, sigma: Array, rician: bool, rt: Runtime) -> Array:
+    """Run the network.
+
+    Parameters
+    ----------
+    data : ndarray, (I, J, K)
+    sigma : ndarray, (I, J, K)
+        Noise level the network is told, same units.
+    rician : bool
+        Whether `data` are magnitudes; the answer then is the noise-free signal, not negative.
+    rt : Runtime
+
+    Returns
+    -------
+    ndarray, (I, J, K) float32
+    """
+    from napari_mri.nets.denoiser import Told
+
+    net = rt.keep("denoiser", lambda: load_net(rt))
+    unit = np.float32(brightness(data))
+    pair = np.stack([data / unit, sigma / unit])
+    # Reflected beyond the border, so that the rim of a scan (and a thin one) has neighbours to learn from.
+    sides = [_beyond(n, net.multiple) for n in data.shape]
+    full = np.pad(pair, [(0, 0), *sides], mode="symmetric")
+    tiling = cut(full.shape[1:], net.multiple)
+    answer = run_net(Told(net, rician), full, tiling, rt).mean[0]
+    inner = tuple(slice(before, before + n) for (before, _), n in zip(sides, data.shape, strict=True))
+    clean = answer[inner] * unit
+    return np.maximum(clean, 0) if rician else clean
+
+
+def _beyond(n: int, multiple: int) -> tuple[int, int]:
+    """How much to reflect on both sides: to a multiple, at least two voxels where the scan allows it."""
+    least = n + 2 * min(2, n)
+    total = -(-least // multiple) * multiple - n
+    return total // 2, total - total // 2
+
+
+def cut(shape: tuple[int, ...], multiple: int) -> Tiling:
+    """Return the fewest tiles no longer than `LONGEST` along each axis, overlapping by `MARGIN` voxels."""
+    sides, share = [], 0.0
+    for n in shape:
+        count = -(-max(n - MARGIN, 1) // (LONGEST - MARGIN))
+        side = n if count == 1 else -(-((n - MARGIN) // count + MARGIN) // multiple) * multiple
+        sides.append(side)
+        share = max(share, 0.0 if count == 1 else (MARGIN - multiple) / side)
+    return Tiling((sides[0], sides[1], sides[2]), overlap=share, gaussian=True, multiple=multiple)
+
+
+def load_net(rt: Runtime) -> Denoiser:
+    """Build the network the weights were made for, and fill them in."""
+    import torch
+
+    from napari_mri.nets.denoiser import from_state
+
+    state = {name: tensor.float() for name, tensor in files.load(rt.weights(WEIGHTS)).items()}
+    return from_state(state).to(rt.device).to(memory_format=torch.channels_last_3d).eval()
+
+
+MODELS = (Model(CARD, Params, run),)

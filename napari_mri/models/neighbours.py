@@ -1,0 +1,215 @@
+"""Denoise a 4D series by guessing each frame from its neighbours: the first stage of DDM², made quick.
+
+The noise of a frame is independent of that in the others, so a net that never sees the frame it guesses cannot
+learn its noise. Frames are neighbours by gradient direction within one shell, or by time. The guess and the frame
+itself are then mixed by how good guesses are at each place, so what only one direction shows is not lost. All of
+it happens in a scale in which Rician noise is Gaussian; the way back takes the noise floor away.
+
+Reference: Xiang et al., DDM², ICLR 2023 (stage I). Lehtinen et al., Noise2Noise, ICML 2018.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mri.core.errors import UnsupportedImage
+from napari_mri.core.model import DENOISE, Card, Model, Runtime, Wants, knob
+from napari_mri.core.volume import Volume
+from napari_mri.measure import rician
+from napari_mri.models import _denoising as shared
+from napari_mri.models import _shells
+from napari_mri.models._lesson import Plan, learn
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_mri.nets.neighbour import Neighbours
+
+Array = NDArray[np.float32]
+
+CARD = Card(
+    name="neighbours",
+    task=DENOISE,
+    title="Learn from neighbouring frames",
+    says=(
+        "For diffusion, functional and dynamic series: each frame is guessed from the frames nearest to it, learned "
+        "on this very series without weights. Shells are kept apart. Motion between frames becomes blur."
+    ),
+    wants=Wants(axes="", min_slices=1, frames=True, min_frames=3),
+    needs=("torch", "scipy"),
+    cite="Xiang et al., DDM², ICLR 2023, stage I; Noise2Noise, ICML 2018",
+    rank=2,
+)
+
+
+@dataclass(frozen=True)
+class Params:
+    """Options of the neighbour-frame denoiser."""
+
+    neighbours: int = knob(6, "How many of the nearest frames a frame is guessed from.", low=2, high=16)
+    strength: float = knob(
+        1.0,
+        "How strong the noise is taken to be when the guess and the frame itself are mixed: 0 gives the frame back, "
+        "large values the bare guess.",
+        low=0.0,
+        high=4.0,
+    )
+    minutes: float = knob(4.0, "Longest time to learn.", low=0.02, high=600.0, unit="min")
+    steps: int = knob(500, "Most learning steps.", low=1, high=100_000)
+    sigma: float = knob(0.0, shared.SIGMA_SAYS, low=0.0)
+    kind: str = knob("auto", shared.KIND_SAYS, choices=shared.KINDS)
+
+
+def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
+    """Return the denoised series, its frames, b-values and directions untouched; offers the residual.
+
+    Parameters
+    ----------
+    scan : Volume, (I, J, K, C)
+    p : Params
+    rt : Runtime
+
+    Raises
+    ------
+    UnsupportedImage
+        If no group of frames has three members to learn from one another.
+    """
+    rt.report(0.0, "measuring the noise")
+    if scan.data.ndim != 4:
+        raise UnsupportedImage("This model needs a series of frames.", hint="Use the model net3d for a single volume.")
+    sigma, is_rician = _shells.series_noise(scan, p.sigma, p.kind, rt)
+    data = np.asarray(scan.data, dtype=np.float32)
+    if sigma <= 0:
+        rt.warn("No noise was found, so nothing was changed.")
+        return shared.handed_over(scan, data, 0.0, rt)
+    groups = [g for g in _shells.groups(scan) if len(g) >= 3]
+    if not groups:
+        raise UnsupportedImage(
+            "No three frames have the same b-value, so none can be guessed from the others.",
+            hint="Use the model net3d, frame by frame.",
+        )
+    even = rician.stabilised(data, sigma) if is_rician else data / np.float32(sigma)
+    result = data.copy()
+    for number, group in enumerate(groups):
+        share = (number / len(groups), (number + 1) / len(groups))
+        clean = _group(even, group, scan, p, rt, share)
+        result[..., group] = rician.back_from_stabilised(clean, sigma) if is_rician else clean * np.float32(sigma)
+    left = scan.n_frames - sum(map(len, groups))
+    if left:
+        rt.warn(f"{left} frames have no two others of the same b-value and were left as they were.")
+    return shared.handed_over(scan, result, sigma, rt)
+
+
+def _group(even: Array, group: list[int], scan: Volume, p: Params, rt: Runtime, share: tuple[float, float]) -> Array:
+    """Denoise the frames of one group; unit noise in and out, (I, J, K, len(group))."""
+    import torch
+
+    from napari_mri.nets.neighbour import Neighbours
+
+    near = _shells.nearest(group, scan.frames, p.neighbours)
+    torch.manual_seed(rt.seed)
+    part = even[..., group]
+    top = max(float(np.percentile(part, 99.5)), 1.0)
+    series = torch.from_numpy(np.ascontiguousarray(np.moveaxis(part, -1, 0)) / np.float32(top)).to(rt.device)
+    place = {number: n for n, number in enumerate(group)}
+    table = [[place[m] for m in near[number]] for number in group]
+    net = Neighbours(len(table[0])).to(rt.device)
+    width = share[1] - share[0]
+    plan = Plan(p.minutes * width, p.steps, share=(share[0] + 0.02 * width, share[0] + 0.8 * width))
+    draw = _Draw(series, table, rt.seed)
+    exam_draw = _Draw(series, table, rt.seed + 1)
+    exam = [exam_draw() for _ in range(4)]
+
+    def loss(module: torch.nn.Module) -> torch.Tensor:
+        inputs, target = draw()
+        return ((module(inputs) - target) ** 2).mean() * top**2
+
+    def judge(module: torch.nn.Module) -> float:
+        return sum(float(((module(x) - y) ** 2).mean()) * top**2 for x, y in exam) / len(exam)
+
+    best = learn(net, loss, judge, plan, rt)
+    guesses = _guessed(best, series, table, rt, (share[0] + 0.8 * width, share[1])) * np.float32(top)
+    return mixed(part, guesses, p.strength)
+
+
+class _Draw:
+    """Random pieces of random frames with their neighbours."""
+
+    def __init__(self, series: torch.Tensor, table: list[list[int]], seed: int) -> None:
+        import torch
+
+        self.series, self.table = series, table
+        self.gen = torch.Generator().manual_seed(seed)
+        self.size = [min(32, n) for n in series.shape[1:]]
+
+    def __call__(self, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, neighbours, i, j, k) and the frame itself (B, 1, i, j, k)."""
+        import torch
+
+        inputs, targets = [], []
+        for _ in range(count):
+            frame = int(torch.randint(len(self.table), (), generator=self.gen))
+            at = [int(torch.randint(n - s + 1, (), generator=self.gen)) for n, s in zip(self.series.shape[1:], self.size, strict=True)]
+            box = tuple(slice(a, a + s) for a, s in zip(at, self.size, strict=True))
+            turns = [axis for axis in (1, 2, 3) if float(torch.rand((), generator=self.gen)) < 0.5]
+            inputs.append(self.series[(self.table[frame], *box)].flip(turns))
+            targets.append(self.series[([frame], *box)].flip(turns))
+        return torch.stack(inputs), torch.stack(targets)
+
+
+def _guessed(
+    net: Neighbours | torch.nn.Module, series: torch.Tensor, table: list[list[int]], rt: Runtime, share: tuple[float, float]
+) -> Array:
+    """Guess every frame; slabs along the first axis keep memory low."""
+    import torch
+
+    count, length = series.shape[0], series.shape[1]
+    out = np.empty((*series.shape[1:], count), dtype=np.float32)
+    reach, slab = 5, max(8, int(4e6 // max(1, series[0, 0].numel())))
+    with torch.inference_mode():
+        for frame, near in enumerate(table):
+            rt.report(share[0] + (share[1] - share[0]) * frame / count, f"frame {frame + 1} of {count}")
+            for start in range(0, length, slab):
+                low, high = max(0, start - reach), min(length, start + slab + reach)
+                answer = net(series[near, low:high][None])[0, 0]
+                stop = min(length, start + slab)
+                out[start:stop, ..., frame] = answer[start - low : stop - low].cpu().numpy()
+    return out
+
+
+def mixed(frames: Array, guesses: Array, strength: float = 1.0) -> Array:
+    """Mix guesses that never saw a frame with that frame, by the error of guesses around each voxel.
+
+    Parameters
+    ----------
+    frames, guesses : ndarray, (I, J, K, C)
+        Unit noise; errors of the guesses are independent of the noise of the frame.
+    strength : float
+        Multiplies the noise level in the weight.
+
+    Returns
+    -------
+    ndarray, (I, J, K, C) float32
+    """
+    from scipy.ndimage import gaussian_filter
+
+    if strength <= 0:
+        return frames.astype(np.float32)
+    # What guesses miss is much the same for every direction, so all frames vote on the error at a place.
+    size = [1.0 if n > 4 else 0.0 for n in frames.shape[:3]]
+    squares = (frames - guesses) ** 2
+    common = gaussian_filter(squares.mean(-1), size)
+    out = np.empty_like(guesses)
+    for number in range(frames.shape[-1]):
+        own = gaussian_filter(squares[..., number], size)
+        error = np.maximum(0.5 * (own + common) - 1.0, 0.0)
+        weight = error / (error + strength**2)
+        out[..., number] = guesses[..., number] + weight * (frames[..., number] - guesses[..., number])
+    return out
+
+
+MODELS = (Model(CARD, Params, run),)

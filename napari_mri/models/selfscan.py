@@ -1,0 +1,228 @@
+"""Denoise one volume by learning from that volume alone: no weights, no other scans.
+
+The scan is first brought to a scale in which its noise is Gaussian of unit variance. Two lessons are offered.
+``sure`` minimises Stein's unbiased estimate of the true error, which needs sigma and no clean image; ``masked``
+hides voxels and asks for them from their neighbours, then mixes the guess with the hidden voxel by how good
+guesses are around it. The noise floor is taken away by the exact inverse.
+
+References
+----------
+Krull et al., Noise2Void, CVPR 2019; Batson & Royer, Noise2Self, ICML 2019 (masked voxels).
+Metzler et al., arXiv:1805.10531; Soltanayev & Chun, NeurIPS 2018 (Stein's estimate as a loss).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mri.core.model import DENOISE, Card, Model, Runtime, Wants, knob
+from napari_mri.core.volume import Volume
+from napari_mri.engine.tiles import Tiling, run_net
+from napari_mri.measure import rician
+from napari_mri.models import _denoising as shared
+from napari_mri.models._lesson import Plan, learn
+
+if TYPE_CHECKING:
+    import torch
+
+Array = NDArray[np.float32]
+
+CARD = Card(
+    name="selfscan",
+    task=DENOISE,
+    title="Learn from this scan",
+    says=(
+        "Trains a small network on this very volume, without weights or other scans: for anatomy and contrasts no "
+        "trained network has seen. Needs white noise; takes minutes."
+    ),
+    wants=Wants(axes="RAS", min_slices=8),
+    needs=("torch", "scipy"),
+    cite="Noise2Void, CVPR 2019; Noise2Self, ICML 2019; SURE training, NeurIPS 2018",
+    rank=3,
+)
+
+
+@dataclass(frozen=True)
+class Params:
+    """Options of the denoiser that learns from the scan itself."""
+
+    lesson: str = knob(
+        "sure",
+        "What it learns by: 'sure' needs a good noise estimate and learns quickly; 'masked' hides voxels and guesses "
+        "them, and forgives a wrong estimate.",
+        choices=("sure", "masked"),
+    )
+    minutes: float = knob(4.0, "Longest time to learn; it ends earlier when nothing more is gained.", low=0.02, high=600.0, unit="min")
+    steps: int = knob(600, "Most learning steps.", low=1, high=100_000)
+    sigma: float = knob(0.0, shared.SIGMA_SAYS, low=0.0)
+    kind: str = knob("auto", shared.KIND_SAYS, choices=shared.KINDS)
+
+
+def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
+    """Return the denoised scan; offers the residual and the noise level. A stop while learning keeps the best so far.
+
+    Parameters
+    ----------
+    scan : Volume, (I, J, K)
+    p : Params
+    rt : Runtime
+    """
+    rt.report(0.0, "measuring the noise")
+    data = np.asarray(scan.data, dtype=np.float32)
+    if not float(data.max()) > float(data.min()):
+        rt.warn("Every voxel has the same value, so there is no noise to remove.")
+        return scan.with_data(data)
+    found = shared.noise_of(scan, p.sigma, p.kind, rt)
+    if found.sigma <= 0:
+        return shared.handed_over(scan, data, 0.0, rt)
+    is_rician = found.kind == "rician"
+    even = rician.stabilised(data, found.sigma) if is_rician else data / np.float32(found.sigma)
+    top = np.float32(max(float(np.percentile(even, 99.5)), 1.0))
+    clean = _learned(even / top, 1.0 / float(top), p, rt) * top
+    answer = rician.back_from_stabilised(clean, found.sigma) if is_rician else clean * np.float32(found.sigma)
+    return shared.handed_over(scan, answer, found.sigma, rt)
+
+
+class Pieces:
+    """Random cubes of one volume.
+
+    Parameters
+    ----------
+    volume : torch.Tensor
+        (I, J, K) on the device.
+    side : int
+        A multiple of 8; smaller along short axes.
+    seed : int
+    """
+
+    def __init__(self, volume: torch.Tensor, side: int, seed: int) -> None:
+        import torch
+
+        self.volume = volume
+        self.size = [min(side, n // 4 * 4) for n in volume.shape]
+        self.gen = torch.Generator().manual_seed(seed)
+        self.floor = float(volume.mean())
+
+    def draw(self, count: int) -> torch.Tensor:
+        """(B, 1, i, j, k); pieces of plain background are passed over."""
+        import torch
+
+        drawn = []
+        for _ in range(count):
+            for _ in range(5):
+                at = [int(torch.randint(n - s + 1, (), generator=self.gen)) for n, s in zip(self.volume.shape, self.size, strict=True)]
+                piece = self.volume[tuple(slice(a, a + s) for a, s in zip(at, self.size, strict=True))]
+                if float(piece.mean()) > 0.5 * self.floor:
+                    break
+            turns = [axis for axis in range(3) if float(torch.rand((), generator=self.gen)) < 0.5]
+            drawn.append(piece.flip(turns))
+        return torch.stack(drawn)[:, None]
+
+    def normal(self, like: torch.Tensor) -> torch.Tensor:
+        """Standard normal noise of the same shape."""
+        import torch
+
+        return torch.randn(like.shape, generator=self.gen).to(like.device)
+
+
+def _learned(even: Array, tau: float, p: Params, rt: Runtime) -> Array:
+    """Train on a volume with Gaussian noise of standard deviation tau, and apply what was learned."""
+    import torch
+
+    from napari_mri.nets.denoiser import Denoiser, Told
+
+    torch.manual_seed(rt.seed)
+    device = rt.device
+    net = Denoiser((16, 32), (1, 2)).to(device).to(memory_format=torch.channels_last_3d)
+    multiple = net.multiple * 2
+    sides = [(2, -(n + 4) % multiple + 2) for n in even.shape]
+    full = np.pad(even, sides, mode="symmetric")
+    volume = torch.from_numpy(full).to(device)
+    pieces, fixed = Pieces(volume, 40, rt.seed), Pieces(volume, 40, rt.seed + 1)
+    zero = torch.zeros(1, 1, 1, 1, 1, device=device)
+
+    def apply(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return module(x, torch.full_like(x, tau), zero.expand(len(x), 1, 1, 1, 1))
+
+    lesson = _sure if p.lesson == "sure" else _masked
+    exam = [(x, fixed.normal(x)) for x in (fixed.draw(2) for _ in range(4))]
+
+    def judge(module: torch.nn.Module) -> float:
+        fixed.gen.manual_seed(rt.seed + 2)
+        return sum(float(lesson(module, x, tau, apply, fixed, b)) for x, b in exam) / len(exam)
+
+    def loss(module: torch.nn.Module) -> torch.Tensor:
+        x = pieces.draw(2)
+        return lesson(module, x, tau, apply, pieces, pieces.normal(x))
+
+    best = learn(net, loss, judge, Plan(minutes=p.minutes, steps=p.steps), rt)
+    if p.lesson == "masked":
+        answer = _mixed(best, volume, tau, apply)
+    else:
+        size = tuple(min(n, 160) for n in full.shape)
+        tiling = Tiling((size[0], size[1], size[2]), overlap=0.1, multiple=multiple)
+        pair = np.stack([full, np.full_like(full, tau)])
+        answer = run_net(Told(best, rician=False), pair, tiling, rt).mean[0]
+    inner = tuple(slice(2, 2 + n) for n in even.shape)
+    return np.asarray(answer[inner], dtype=np.float32)
+
+
+def _sure(module: torch.nn.Module, x: torch.Tensor, tau: float, apply, pieces: Pieces, b: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def]
+    """Stein's unbiased estimate of the squared error, in tau squared; the divergence by one random probe."""
+    answer = apply(module, x)
+    step = 0.05 * tau
+    bent = apply(module, x + step * b)
+    divergence = (b * (bent - answer)).mean() / step
+    return ((answer - x) ** 2).mean() / tau**2 - 1 + 2 * divergence
+
+
+def _around(x: torch.Tensor) -> torch.Tensor:
+    """Mean of the 26 neighbours of every voxel (B, 1, I, J, K)."""
+    import torch
+
+    wide = torch.nn.functional.pad(x, [1] * 6, mode="replicate")
+    return (torch.nn.functional.avg_pool3d(wide, 3, 1) * 27 - x) / 26
+
+
+def _hidden(x: torch.Tensor, pieces: Pieces, share: float = 0.06) -> tuple[torch.Tensor, torch.Tensor]:
+    """Replace a random share of voxels by the mean of their neighbours; return the changed scan and where."""
+    import torch
+
+    where = (torch.rand(x.shape, generator=pieces.gen) < share).to(x.device)
+    return torch.where(where, _around(x), x), where
+
+
+def _masked(module: torch.nn.Module, x: torch.Tensor, tau: float, apply, pieces: Pieces, b: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def]
+    """Squared error of guessed hidden voxels, in tau squared."""
+    changed, where = _hidden(x, pieces)
+    answer = apply(module, changed)
+    return ((answer - x)[where] ** 2).mean() / tau**2
+
+
+def _mixed(module: torch.nn.Module, volume: torch.Tensor, tau: float, apply) -> Array:  # type: ignore[no-untyped-def]
+    """Guess every voxel from the others (one of 27 interleaved sets hidden at a time), then mix in the voxel itself.
+
+    The weight is that of the best linear estimate: the error of guesses around, beyond the noise, against the noise.
+    """
+    import torch
+    from scipy.ndimage import uniform_filter
+
+    x = volume[None, None]
+    guess = torch.zeros_like(x)
+    axes = [torch.arange(n, device=x.device) % 3 for n in volume.shape]
+    with torch.inference_mode():
+        around = _around(x)
+        for number in range(27):
+            a, b, c = number // 9, number // 3 % 3, number % 3
+            where = ((axes[0] == a)[:, None, None] & (axes[1] == b)[:, None] & (axes[2] == c))[None, None]
+            guess = torch.where(where, apply(module, torch.where(where, around, x)), guess)
+    f, y = guess[0, 0].cpu().numpy(), volume.cpu().numpy()
+    error = np.maximum(uniform_filter((y - f) ** 2, 5) - tau**2, 0)
+    return np.asarray(f + error / (error + tau**2) * (y - f), dtype=np.float32)
+
+
+MODELS = (Model(CARD, Params, run),)
