@@ -308,7 +308,7 @@ def _ventricles(canvas: Canvas) -> None:
 
 
 def _lesion(canvas: Canvas, streak: Waves) -> None:
-    """A bright spot of demyelination beside the right ventricle, with an uneven outline."""
+    """Paint a bright spot of demyelination beside the right ventricle, with an uneven outline."""
     box = canvas.box((17, -42, 17), (43, -8, 43))
     if box is None:
         return
