@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from napari_mri.core.errors import BrokenFile, GridMismatch
 from napari_mri.core.history import Step
 from napari_mri.edit.journal import Journal, Record, read_records
-from napari_mri.edit.packed import Box, apply, pack, region_of
+from napari_mri.edit.packed import Box, apply, count_of, pack, region_of
 
 ENDING = ".mrilog"
 KEEP_BYTES = 64 * 2**20
@@ -186,9 +186,8 @@ class EditLog:
         del self._entries[self._done :]
         self._entries.append(entry)
         self._done += 1
-        self._write(
-            {"kind": kind, "name": name, "voxels": count, **({"facts": dict(facts)} if facts else {})}, entry, now
-        )
+        told: dict[str, Any] = {"kind": kind} if kind != "stroke" else {}  # most are, and each byte counts
+        self._write({**told, "name": name, **({"facts": dict(facts)} if facts else {})}, entry, now)
         self._make_room()
         return entry
 
@@ -373,7 +372,7 @@ class EditLog:
     def _take(self, record: Record) -> None:
         """Follow one record of a file that is being read back."""
         facts = record.facts
-        kind = str(facts.get("kind"))
+        kind = str(facts.get("kind", "stroke"))
         if kind == "undo":
             self._done = max(0, self._done - 1)
         elif kind == "redo":
@@ -385,7 +384,7 @@ class EditLog:
             self._entries.append(
                 Entry(
                     str(facts.get("name", kind)), kind, float(facts.get("time", 0)),
-                    region_of(record.body, len(self.shape)), int(facts.get("voxels", 0)), dict(facts.get("facts", {})),
+                    region_of(record.body, len(self.shape)), count_of(record.body, len(self.shape)), dict(facts.get("facts", {})),
                     record.body, record.place, len(record.body),
                 )
             )  # fmt: skip

@@ -52,6 +52,12 @@ def region_of(packed: bytes, ndim: int) -> Box:
     return tuple(slice(low, high) for low, high in zip(ends[:ndim], ends[ndim:], strict=True))
 
 
+def count_of(packed: bytes, ndim: int) -> int:
+    """Return how many voxels a packed difference changes."""
+    shape = tuple(side.stop - side.start for side in region_of(packed, ndim))
+    return int(np.count_nonzero(_unpack_mask(packed, 8 * ndim, shape)[0]))
+
+
 def apply(packed: bytes, array: NDArray[Any], *, backwards: bool = False) -> Box:
     """Make a packed change in an array, or unmake it; return the box that was touched.
 

@@ -161,6 +161,7 @@ def test_undo_is_recorded_and_recovery_gives_the_very_state(tmp_path: Path) -> N
     assert found.array.dtype == np.int32
     assert found.notes == ()
     assert found.log.position == log.position
+    assert [(e.kind, e.voxels, e.region) for e in found.log.steps] == [(e.kind, e.voxels, e.region) for e in log.steps]
     assert [e.name for e in found.log.steps] == [e.name for e in log.steps]
     assert found.log.notes[0]["kind"] == "prompt"
     assert found.log.facts == {"title": "T1"}

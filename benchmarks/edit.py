@@ -1,0 +1,104 @@
+"""Measure the edit log (bytes a voxel, time of a large undo) and the interpolation between slices.
+
+``python benchmarks/edit.py``: prints two tables; needs no display and no data.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from napari_mri.core.grid import Grid
+from napari_mri.core.volume import Labels
+from napari_mri.edit.log import EditLog
+from napari_mri.edit.tools import interpolate_slices
+
+SHAPE = (192, 256, 256)
+
+
+def large_step() -> None:
+    index = np.indices(SHAPE, sparse=True)
+    ball = sum((axis - c) ** 2 for axis, c in zip(index, (96, 128, 128), strict=True)) <= 114**2
+    plain = ball.astype(np.uint8)
+    many = np.where(ball, 1 + (index[0] // 30 + index[1] // 40).astype(np.uint8), 0).astype(np.uint8)
+    for name, before, after in (("one label", np.zeros_like(plain), plain), ("12 labels over one", plain, many)):
+        log = EditLog(SHAPE, np.uint8)
+        start = time.perf_counter()
+        entry = log.record("Model", None, before, after, kind="model")
+        recorded = time.perf_counter() - start
+        assert entry is not None
+        array = after.copy()
+        undo, redo = [], []
+        for _ in range(5):
+            start = time.perf_counter()
+            log.undo(array)
+            middle = time.perf_counter()
+            log.redo(array)
+            undo.append(middle - start)
+            redo.append(time.perf_counter() - middle)
+        assert np.array_equal(array, after)
+        print(
+            f"| {entry.voxels / 1e6:.1f} M voxels, {name} | {log.nbytes / 1e6:.2f} MB | record {recorded * 1e3:.0f} ms "
+            f"| undo {np.median(undo) * 1e3:.0f} ms | redo {np.median(redo) * 1e3:.0f} ms |"
+        )
+
+
+def strokes(radius: int) -> None:
+    rng = np.random.default_rng(radius)
+    yy, xx = np.mgrid[:256, :256]
+    with tempfile.TemporaryDirectory() as folder:
+        log = EditLog((60, 256, 256), np.uint8, Path(folder) / "a.mrilog")
+        log.flush()
+        array, voxels, head = np.zeros(log.shape, np.uint8), 0, (Path(folder) / "a.mrilog").stat().st_size
+        for _ in range(200):
+            k, place, speed = int(rng.integers(60)), rng.uniform(40, 216, 2), rng.normal(0, 3, 2)
+            new, value = array[k : k + 1].copy(), rng.integers(1, 5)
+            for _ in range(int(rng.integers(5, 40))):
+                place, speed = place + speed, speed + rng.normal(0, 1, 2)
+                new[0, (yy - place[0]) ** 2 + (xx - place[1]) ** 2 <= radius**2] = value
+            entry = log.record("Brush", (slice(k, k + 1), slice(None), slice(None)), array[k : k + 1], new)
+            array[k : k + 1], voxels = new, voxels + (entry.voxels if entry else 0)
+        log.close()
+        size = (Path(folder) / "a.mrilog").stat().st_size - head
+        print(
+            f"| brush of radius {radius}, {voxels // 200} voxels a stroke | {log.nbytes / voxels:.2f} | {size / voxels:.2f} |"
+        )
+
+
+def between() -> None:
+    x, y, z = np.meshgrid(*[np.arange(97.0) - 48] * 3, indexing="ij")
+    apart = np.clip((z + 10) * 0.55, 0, None)
+    shapes = {
+        "sphere": x**2 + y**2 + z**2 <= 35**2,
+        "torus, flat": (np.hypot(x, y) - 30) ** 2 + z**2 <= 10.5**2,
+        "torus, upright": (np.hypot(x, z) - 30) ** 2 + y**2 <= 10.5**2,
+        "two to one": ((np.hypot(x - apart, y) <= 9) | (np.hypot(x + apart, y) <= 9)) & (np.abs(z) <= 40),
+    }
+    for name, truth in shapes.items():
+        scores: list[list[float]] = [[], []]
+        for start in range(5):
+            for ends in (False, True):
+                keep = np.zeros(97, bool)
+                keep[start::5] = True
+                if ends:
+                    keep[np.flatnonzero(truth.any(axis=(0, 1)))[[0, -1]]] = True
+                out = interpolate_slices(Labels((truth & keep).astype(np.uint8), Grid.plain(truth.shape))).data > 0
+                scores[ends].append(2 * (out & truth).sum() / (out.sum() + truth.sum()))
+        print(f"| {name} | {min(scores[1]):.3f} | {min(scores[0]):.3f} |")
+
+
+def main() -> None:
+    print("| large step | memory | | | |")
+    large_step()
+    print("\n| strokes | bytes a voxel in memory | in the file |")
+    for radius in (2, 5, 10, 20):
+        strokes(radius)
+    print("\n| every 5th slice (worst of 5 starts) | Dice, ends painted too | Dice, ends not painted |")
+    between()
+
+
+if __name__ == "__main__":
+    main()
