@@ -1,0 +1,188 @@
+"""One contract for every model that is found: it answers on the scan's own grid, whatever that is.
+
+The cases come from the registry, so a new file in `models/` is tested before anybody writes a test for it.
+Models whose packages or weights are not here are skipped with the registry's own reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+import numpy as np
+import pytest
+
+from napari_mri import registry, tasks
+from napari_mri.core.errors import BadOption, Cancelled, MriError
+from napari_mri.core.grid import Grid
+from napari_mri.core.history import Order
+from napari_mri.core.model import knobs
+from napari_mri.core.prompts import Box, Lasso, Point, Prompts, Scribble
+from napari_mri.core.volume import Labels, Volume
+from napari_mri.engine.runtime import LocalRuntime
+from tests.scans import GRIDS, blob, grid_of, head
+
+MIDDLE = (4.0, -7.0, 11.0)
+LISTED = registry.list_models()
+RUN = [m for m in LISTED if m.model is not None and m.model.run is not None]
+OPEN = [m for m in LISTED if m.model is not None and m.model.open is not None]
+
+
+def named(listed: list[registry.Listed]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("listed", listed, ids=[f"{m.task}-{m.name}" for m in listed])
+
+
+def needed(listed: registry.Listed) -> None:
+    if not listed.available:
+        pytest.skip(listed.reason)
+
+
+def heavy(listed: registry.Listed) -> bool:
+    """A net costs seconds a run even on a small scan: fewer of the cases that differ least are run."""
+    return bool(listed.model and (listed.model.card.weights or "torch" in listed.model.card.needs))
+
+
+def scan_for(listed: registry.Listed, grid: Grid, dtype: type = np.float32) -> Volume:
+    """Return a scan the model can take: 4D for those that need several frames."""
+    scan = head(grid, dtype)
+    wants = listed.model.card.wants if listed.model else None
+    if wants is None or wants.min_frames < 2:
+        return scan
+    rng = np.random.default_rng(1)
+    frames = np.stack([scan.data + rng.normal(0, 12, grid.shape) for _ in range(wants.min_frames)], axis=-1)
+    return Volume(frames.clip(0).astype(dtype), grid)
+
+
+def ran(listed: registry.Listed, scan: Volume, **options: object) -> tasks.Outcome:
+    return tasks.run(Order(listed.task, listed.name, options), scan, LocalRuntime("cpu"))
+
+
+def marks(listed: registry.Listed) -> Prompts:
+    """Return one mark in the middle of the toy head, of the first kind the model takes."""
+    assert listed.model is not None
+    x, y, z = MIDDLE
+    ring = [(x + 15 * np.cos(t), y + 15 * np.sin(t), z) for t in np.linspace(0, 2 * np.pi, 9)[:-1]]
+    offers = {
+        Point: lambda: Point(MIDDLE),
+        Box: lambda: Box((x - 42, y - 49, z - 39), (x + 42, y + 49, z + 39)),
+        Scribble: lambda: Scribble(((x - 8, y, z), (x, y, z), (x + 8, y, z))),
+        Lasso: lambda: Lasso(tuple(ring)),
+    }
+    for kind in listed.model.card.prompts:
+        if kind in offers:
+            return Prompts((offers[kind](),))
+    pytest.fail(f"{listed.name} takes prompts that no case knows: {listed.model.card.prompts}")
+
+
+def check(listed: registry.Listed, scan: Volume, result: Volume) -> None:
+    """Hold an answer to the contract of its task."""
+    assert listed.model is not None
+    task = listed.model.card.task
+    if task.gives == "labels":
+        assert isinstance(result, Labels)
+        assert result.data.dtype.kind in "iu"
+    else:
+        assert np.isfinite(result.data).all()
+    if task.keeps_grid:
+        assert result.grid.same(scan.grid, 1e-6)
+    else:  # the same piece of the patient, to within a voxel
+        apart = np.linalg.norm(result.grid.corners()[:, None] - scan.grid.corners()[None], axis=-1).min(axis=1)
+        assert apart.max() <= max(scan.spacing)
+
+
+def test_a_model_is_found_for_skullstrip() -> None:
+    assert "threshold" in {m.name for m in LISTED if m.available}
+
+
+@named(list(LISTED))
+def test_card_tells_what_a_person_needs(listed: registry.Listed) -> None:
+    assert listed.model is not None, listed.reason
+    card = listed.model.card
+    assert card.title
+    assert card.says.rstrip().endswith(".")
+    assert card.licence
+    assert not (card.invents and card.rank >= 0), "a model that invents texture must never be a default"
+    assert bool(card.prompts) == (listed.model.open is not None)
+    for knob in knobs(listed.model.params):
+        assert knob.says.rstrip().endswith("."), f"--{knob.name} needs a sentence"
+        assert knob.checked(knob.default) == knob.default
+        if knob.type in (int, float):
+            assert None not in (knob.low, knob.high), f"--{knob.name} needs a range"
+    with pytest.raises(BadOption):
+        listed.model.settings({"no_such_option": 1})
+
+
+@named(RUN)
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("dtype", [np.float32, np.int16])
+def test_answer_lies_on_the_scans_grid(listed: registry.Listed, grid: str, dtype: type) -> None:
+    needed(listed)
+    if heavy(listed) and (grid, dtype) not in {("oblique", np.float32), ("anisotropic", np.int16)}:
+        pytest.skip("a net: two grids of the ten are enough, storage order is tested apart")
+    scan = scan_for(listed, GRIDS[grid], dtype)
+    before = scan.fingerprint()
+    outcome = ran(listed, scan)
+    check(listed, scan, outcome.result)
+    assert scan.fingerprint() == before, "a model must not write into its input"
+    assert outcome.result.history[-1].order is not None
+    for extra in outcome.extras.values():
+        assert extra.grid.same(scan.grid, 1e-6) or not listed.model.card.task.keeps_grid  # type: ignore[union-attr]
+
+
+@named(RUN)
+def test_storage_order_does_not_change_the_answer(listed: registry.Listed) -> None:
+    needed(listed)
+    scan = scan_for(listed, GRIDS["oblique"])
+    plain = ran(listed, scan).result
+    axes = "SRP" if listed.model and listed.model.card.wants.axes else "RAS"
+    other = ran(listed, scan.turned(axes)).result.turned(plain.grid.axes)
+    assert other.grid.same(plain.grid, 1e-4)
+    assert np.array_equal(other.data, plain.data)
+
+
+@named(RUN)
+def test_a_thin_or_tiny_scan_is_done_or_refused_with_a_sentence(listed: registry.Listed) -> None:
+    needed(listed)
+    for shape, spacing in (((31, 35, 3), (4.0, 4.0, 40.0)), ((1, 35, 29), (4.0, 4.0, 4.0)), ((5, 4, 3), (9.0, 9.0, 9.0))):
+        scan = scan_for(listed, grid_of(shape, spacing))
+        with contextlib.suppress(MriError):  # a refusal of ours is an answer too; any other error is not
+            check(listed, scan, ran(listed, scan).result)
+
+
+@named(RUN)
+def test_stop_is_obeyed(listed: registry.Listed) -> None:
+    needed(listed)
+    stop = threading.Event()
+    seen: list[float] = []
+
+    def on_report(fraction: float, text: str) -> None:
+        seen.append(fraction)
+        stop.set()
+
+    with pytest.raises(Cancelled):
+        tasks.run(Order(listed.task, listed.name, {}), scan_for(listed, GRIDS["plain"]), LocalRuntime("cpu", on_report, stop))
+    assert len(seen) == 1
+
+
+@named(OPEN)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_session_answers_on_the_scans_grid(listed: registry.Listed, grid: str) -> None:
+    needed(listed)
+    if heavy(listed) and grid not in {"oblique", "anisotropic"}:
+        pytest.skip("a net: two grids of the five are enough")
+    scan = scan_for(listed, GRIDS[grid], np.int16)
+    with tasks.open_session(Order(listed.task, listed.name, {}), scan, LocalRuntime("cpu")) as session:
+        first, again = session.answer(marks(listed)), session.answer(marks(listed))
+    check(listed, scan, first)
+    assert np.array_equal(first.data, again.data), "the same prompts must give the same answer"
+    assert first.data.any()
+    inside = blob(scan.grid, MIDDLE, (60, 60, 60))
+    assert inside[first.data > 0].mean() > 0.9
+
+
+@named(OPEN)
+def test_session_refuses_a_point_outside_the_scan(listed: registry.Listed) -> None:
+    needed(listed)
+    scan = scan_for(listed, GRIDS["plain"])
+    with tasks.open_session(Order(listed.task, listed.name, {}), scan, LocalRuntime("cpu")) as session, pytest.raises(MriError):
+        session.answer(Prompts((Point((900.0, 0.0, 0.0)),)))
