@@ -106,6 +106,10 @@ class LocalRuntime:
         self.cancel.clear()
         return pressed
 
+    def follow(self, other: LocalRuntime) -> None:
+        """Report to, and be stopped by, another runtime from now on: a session outlives the call that opened it."""
+        self.cancel, self._on_report = other.cancel, other._on_report
+
     def warn(self, sentence: str) -> None:
         """Keep a sentence for the user and the history, once."""
         if sentence not in self.warnings:
