@@ -14,6 +14,7 @@ from napari_mri.core.volume import Origin, Volume
 from napari_mri.io.dicom_bytes import looks_like_dicom, walk_file
 from napari_mri.io.dicom_frames import frames_of
 from napari_mri.io.dicom_header import SEQUENCES, WANTED, File, Frame, file_record
+from napari_mri.io.dicom_layout import Layout
 from napari_mri.io.dicom_pixels import read_stack, why_not
 from napari_mri.io.dicom_series import Stack, stacks_of
 from napari_mri.io.formats import Format, Found
@@ -85,8 +86,8 @@ def survey(path: Path) -> tuple[Found, ...]:
     return _listed(stacks_of(frames), path, troubles)
 
 
-def _record(path: Path | str) -> File | None:
-    elements = walk_file(path, WANTED, SEQUENCES)
+def _record(path: Path | str, layout: Layout | None = None) -> File | None:
+    elements = walk_file(path, WANTED, SEQUENCES, layout)
     return None if elements is None else file_record(Path(path), elements)
 
 
@@ -103,9 +104,10 @@ def _gather(names: list[str], series: str) -> tuple[list[Frame], list[str], list
     frames: list[Frame] = []
     troubles: list[str] = []
     others: list[str] = []
+    layout = Layout()
     for name in names:
         try:
-            file = _record(name)
+            file = _record(name, layout)
             if file is None or (series and file.series != series):
                 continue
             reason = _not_an_image(file)

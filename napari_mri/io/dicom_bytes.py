@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from napari_mri.core.errors import BrokenFile
+from napari_mri.io.dicom_layout import Layout
 
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -117,7 +118,9 @@ def looks_like_dicom(head: bytes) -> bool:
     return head[2:4] in (b"\0\0", b"\x01\0", b"\x05\0", b"\x08\0") and int.from_bytes(head[4:8], "little") < 256
 
 
-def walk_file(path: Path | str, wanted: frozenset[int], sequences: frozenset[int] = frozenset()) -> Elements | None:
+def walk_file(
+    path: Path | str, wanted: frozenset[int], sequences: frozenset[int] = frozenset(), layout: Layout | None = None
+) -> Elements | None:
     """Walk the top level of a file up to its pixels.
 
     Parameters
@@ -128,6 +131,8 @@ def walk_file(path: Path | str, wanted: frozenset[int], sequences: frozenset[int
     sequences : set of int
         Tags of the sequences that are looked into; of others, where wanted, the raw value is kept
         (see `items`).
+    layout : Layout, optional
+        What was learned from the files before, for the same wanted tags; it is kept up to date.
 
     Returns
     -------
@@ -149,10 +154,39 @@ def walk_file(path: Path | str, wanted: frozenset[int], sequences: frozenset[int
         if found.syntax == DEFLATED:
             found.whole = _inflated(source, start)
             source, start = Source(path, handle, found.whole, sequences), 0
-        _walk(source, start, source.size, wanted, found)
+        if layout is None or found.big or found.whole is not None:
+            _walk(source, start, source.size, wanted, found)
+            return found
+        first, key = source.window, (found.syntax, found.implicit)
+        reached = layout.leap(first, start, key, found.values)
+        end = _walk(source, reached, source.size, wanted, found)
+        if layout.missed(reached - start, min(end, len(first)) - start):
+            layout.learn(_places(first, start, found.implicit, sequences), first, key, wanted)
         return found
     finally:
         os.close(handle)
+
+
+def _places(window: bytes, position: int, implicit: bool, sequences: frozenset[int]) -> list[tuple[int, int, int, int]]:
+    """Return place, tag, head and length of the elements that lie wholly in the first window."""
+    found: list[tuple[int, int, int, int]] = []
+    while position + 12 <= len(window):
+        group, element, vr, length = struct.unpack_from("<HH2sH", window, position)
+        head = 8
+        if implicit or vr not in _SHORT:
+            if not implicit and vr in _LONG:
+                length, head = struct.unpack_from("<I", window, position + 8)[0], 12
+            else:
+                length = struct.unpack_from("<I", window, position + 4)[0]
+        tag = group << 16 | element
+        if length == UNDEFINED or tag in sequences or group == 0x7FE0 or position + head + length > len(window):
+            break
+        # Implicit elements and those of an unheard-of type are told by their length word alone.
+        if not implicit and vr not in _SHORT and vr not in _LONG:
+            break
+        found.append((position, tag, head, length))
+        position += head + length
+    return found
 
 
 def _meta(source: Source, start: int, found: Elements) -> int:

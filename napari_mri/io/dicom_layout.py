@@ -1,0 +1,164 @@
+"""Leaps over the header of a DICOM file whose elements lie as in the file before it.
+
+The files of a series have the same elements in the same order; a handful differ in length. So where
+each element begins is learned once, and for the next file all these places are compared at one
+stroke: an element is taken only if its tag, type and length stand where they must, which is the very
+chain that a walk would follow.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MOST_DIFFERENT = 40
+_RELEARN = 8
+_LONG_HEAD = 12
+
+
+@dataclass
+class Layout:
+    """Where the elements of the last learned header begin.
+
+    Parameters
+    ----------
+    key : tuple
+        What must be equal for it to apply: transfer syntax, and where the data set begins is free.
+    at : (n,) int64
+        Place of each element, from the first.
+    ends : (n,) int64
+        Place after each.
+    heads, tails : (n,) uint64, uint32
+        Its first eight bytes, and the four after them where they are part of its head.
+    long : (n,) bool
+        Whether they are.
+    wanted : list of (index, tag, head length, value length)
+    end : int
+        Place after the last element.
+    tries : int
+        Files seen since it was learned that it did not fit.
+    """
+
+    key: tuple[Any, ...] = ()
+    at: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    ends: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    heads: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    tails: NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
+    long: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
+    wanted: list[tuple[int, int, int, int]] = field(default_factory=list)
+    end: int = 0
+    tries: int = 0
+
+    def leap(self, window: bytes, start: int, key: tuple[Any, ...], values: dict[int, bytes]) -> int:
+        """Take every element that lies as learned; return where a walk has to go on.
+
+        Parameters
+        ----------
+        window : bytes
+            From the beginning of the file.
+        start : int
+            Where its data set begins.
+        key : tuple
+        values : dict
+            Filled with the wanted values.
+        """
+        count = len(self.at)
+        if key != self.key or not count or len(window) < start + _LONG_HEAD:
+            return start
+        eights: NDArray[np.uint64] = np.ndarray((len(window) - 7,), "<u8", window, 0, (1,))
+        fours: NDArray[np.uint32] = np.ndarray((len(window) - 3,), "<u4", window, 0, (1,))
+        shift, index, next_wanted = start, 0, 0
+        places = self.at + shift
+        for _ in range(_MOST_DIFFERENT):
+            # Only what lies in the window with its value: the rest, and a cut-off end, is the walk's.
+            inside = int(np.searchsorted(self.ends[index:], len(window) - shift, "right"))
+            inside = min(inside, int(np.searchsorted(places[index:], len(window) - _LONG_HEAD, "right")))
+            here = places[index : index + inside]
+            part = slice(index, index + inside)
+            fits = (eights[here] == self.heads[part]) & ((fours[here + 8] == self.tails[part]) | ~self.long[part])
+            good = inside if fits.all() else int(fits.argmin())
+            next_wanted = self._take(window, shift, index + good, next_wanted, values)
+            index += good
+            if index == count or good == inside:
+                break
+            changed = self._changed(window, index, shift, next_wanted, values)
+            if changed is None:
+                break
+            longer, next_wanted = changed
+            index += 1
+            shift += longer
+            if index == count:
+                break
+            places = self.at + shift
+        return (self.end if index == count else int(self.at[index])) + shift
+
+    def _take(self, window: bytes, shift: int, stop: int, wanted: int, values: dict[int, bytes]) -> int:
+        """Copy the wanted values among the elements before `stop`; return the next wanted one."""
+        table = self.wanted
+        while wanted < len(table) and table[wanted][0] < stop:
+            index, tag, head, length = table[wanted]
+            begin = int(self.at[index]) + shift + head
+            values[tag] = window[begin : begin + length]
+            wanted += 1
+        return wanted
+
+    def _changed(
+        self, window: bytes, index: int, shift: int, wanted: int, values: dict[int, bytes]
+    ) -> tuple[int, int] | None:
+        """Read one element of the same tag and type but another length; None if it is another one."""
+        at = int(self.at[index]) + shift
+        old = self.heads[index : index + 1].tobytes()
+        if window[at : at + 4] != old[:4] or (not self.key[1] and window[at + 4 : at + 6] != old[4:6]):
+            return None
+        end = int(self.at[index + 1]) if index + 1 < len(self.at) else self.end
+        if self.long[index]:
+            head, (length,) = 12, struct.unpack_from("<I", window, at + 8)
+        elif self.key[1]:
+            head, (length,) = 8, struct.unpack_from("<I", window, at + 4)
+        else:
+            head, (length,) = 8, struct.unpack_from("<H", window, at + 6)
+        if length > len(window) - at - head:
+            return None
+        if wanted < len(self.wanted) and self.wanted[wanted][0] == index:
+            values[self.wanted[wanted][1]] = window[at + head : at + head + length]
+            wanted += 1
+        return length - (end - int(self.at[index]) - head), wanted
+
+    def missed(self, reached: int, end: int) -> bool:
+        """Tell whether it is time to learn anew, a header having been walked from `reached` to `end`."""
+        if len(self.at) and reached > end // 2:
+            self.tries = 0
+            return False
+        self.tries += 1
+        return not len(self.at) or self.tries % _RELEARN == 1
+
+    def learn(
+        self, found: list[tuple[int, int, int, int]], window: bytes, key: tuple[Any, ...], keep: frozenset[int]
+    ) -> None:
+        """Remember a header.
+
+        Parameters
+        ----------
+        found : list of (place, tag, head length, value length)
+            In order, without gaps, all heads and wanted values within `window`.
+        window : bytes
+        key : tuple
+        keep : set of int
+            The wanted tags.
+        """
+        if not found:
+            return
+        first = found[0][0]
+        place = np.array([one[0] for one in found], np.int64)
+        eights: NDArray[np.uint64] = np.ndarray((len(window) - 7,), "<u8", window, 0, (1,))
+        fours: NDArray[np.uint32] = np.ndarray((len(window) - 3,), "<u4", window, 0, (1,))
+        self.key, self.at = key, place - first
+        self.ends = np.array([one[0] + one[2] + one[3] for one in found], np.int64) - first
+        self.heads, self.tails = eights[place].copy(), fours[place + 8].copy()
+        self.long = np.array([one[2] == _LONG_HEAD for one in found])
+        self.wanted = [(n, tag, head, length) for n, (_, tag, head, length) in enumerate(found) if tag in keep]
+        self.end = int(self.ends[-1])

@@ -1,0 +1,53 @@
+"""The leap over a header like the one before must find the very same as a walk."""
+
+import numpy as np
+import pytest
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from napari_mri.core.errors import BrokenFile
+from napari_mri.io.dicom_bytes import walk_file
+from napari_mri.io.dicom_header import SEQUENCES, WANTED
+from napari_mri.io.dicom_layout import Layout
+from tests.io.series import ramp, write_series
+from tests.scans import grid_of
+
+
+def outcome(path, layout=None):
+    try:
+        found = walk_file(path, WANTED, SEQUENCES, layout)
+    except BrokenFile:
+        return "broken"
+    if found is None:
+        return None
+    return found.values, found.pixels_tag, found.pixels_at, found.pixels_length, found.syntax
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_lengths_that_differ_and_elements_that_come_and_go(tmp_path, syntax):
+    def edit(ds, k):
+        ds.file_meta.TransferSyntaxUID = syntax
+        ds.ImageComments = "x" * (2 * k)
+        ds.SeriesDescription = "y" * k
+        if k % 3 == 0:
+            ds.EchoTime = str(k)
+        if k % 5 == 0:
+            ds.ReferencedImageSequence = []
+
+    layout = Layout()
+    for path in write_series(tmp_path, ramp((6, 5, 40)), grid_of((6, 5, 40), (1, 1, 1)), edit):
+        assert outcome(path, layout) == outcome(path)
+    assert len(layout.at) > 20
+
+
+def test_scrambled_headers_come_out_alike(tmp_path):
+    paths = write_series(tmp_path, ramp((6, 5, 3)), grid_of((6, 5, 3), (1, 1, 1)))
+    raw = paths[1].read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        layout = Layout()
+        outcome(paths[0], layout)
+        broken = bytearray(raw)
+        for place in rng.integers(132, len(raw) - 60, rng.integers(1, 4)):
+            broken[place] = rng.integers(0, 256)
+        paths[1].write_bytes(bytes(broken[: rng.integers(200, len(raw))] if rng.random() < 0.3 else broken))
+        assert outcome(paths[1], layout) == outcome(paths[1])
