@@ -45,6 +45,30 @@ class Frames:
     bvecs: tuple[tuple[float, float, float], ...] = ()
     times: tuple[float, ...] = ()
 
+    def reordered(
+        self, order: tuple[int, ...], flips: tuple[bool, ...], mirror: float = 1.0, new_mirror: float = 1.0
+    ) -> Frames:
+        """Return these frames with the gradient directions along swapped and flipped axes.
+
+        Parameters
+        ----------
+        order, flips
+            As `Grid.turn_to` tells.
+        mirror, new_mirror : float
+            FSL's sign of the first axis (-1 where the determinant of the affine is positive), before
+            and after.
+        """
+        if not self.bvecs:
+            return self
+        along = np.asarray(self.bvecs, dtype=np.float64) * (mirror, 1.0, 1.0)
+        signs = np.where(flips, -1.0, 1.0) * (new_mirror, 1.0, 1.0)
+        turned = along[:, list(order)] * signs + 0.0
+        return replace(self, bvecs=tuple((float(x), float(y), float(z)) for x, y, z in turned))
+
+
+def _mirror(grid: Grid) -> float:
+    return -1.0 if np.linalg.det(grid.affine[:3, :3]) > 0 else 1.0
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -189,7 +213,9 @@ class Volume:
 
     def reordered(self: Some, order: tuple[int, ...], flips: tuple[bool, ...]) -> Some:
         """Return the same voxels with axes swapped, then flipped, as `Grid.turn_to` tells; a view."""
-        return replace(self, data=turn_array(self.data, order, flips), grid=self.grid.reordered(order, flips))
+        grid = self.grid.reordered(order, flips)
+        frames = self.frames and self.frames.reordered(order, flips, _mirror(self.grid), _mirror(grid))
+        return replace(self, data=turn_array(self.data, order, flips), grid=grid, frames=frames)
 
     def fingerprint(self) -> str:
         """Return the sha256 of voxels, their type and the grid (C order), in hex."""

@@ -274,10 +274,11 @@ def test_diffusion_directions_turn_with_the_image(tmp_path, name):
     scan = load(tmp_path)
     assert scan.frames.kind == "diffusion"
     assert scan.frames.bvals == (0.0, 1000.0, 1000.0)
-    mirror = -1.0 if np.linalg.det(scan.affine[:3, :3]) > 0 else 1.0
-    for told, vector in zip(scan.frames.bvecs, VECTORS, strict=True):
-        back = scan.grid.directions @ (np.asarray(told) * (mirror, 1, 1)) * (-1, -1, 1)
-        np.testing.assert_allclose(back, vector, atol=1e-5)
+    for volume in (scan, scan.turned("RAS"), scan.turned("LPS"), scan.turned("SAL")):
+        mirror = -1.0 if np.linalg.det(volume.affine[:3, :3]) > 0 else 1.0
+        for told, vector in zip(volume.frames.bvecs, VECTORS, strict=True):
+            back = volume.grid.directions @ (np.asarray(told) * (mirror, 1, 1)) * (-1, -1, 1)
+            np.testing.assert_allclose(back, vector, atol=1e-5)
 
 
 @pytest.mark.parametrize(
