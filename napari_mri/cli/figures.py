@@ -37,7 +37,7 @@ def measure(mask: str, as_json: bool, csv_path: str | None, report_path: str | N
                 target = first if name == "volumes" else first.with_name(f"{first.stem}_{name}{first.suffix}")
                 click.echo(str(write_text(csv_text(rows), target)), err=True)
         if report_path:
-            click.echo(str(write_text(html_report(labels, extras), report_path)), err=True)
+            click.echo(str(write_text(html_report(labels, extras, found), report_path)), err=True)
         if as_json:
             click.echo(json_text(found), nl=False)
             return

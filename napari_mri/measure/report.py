@@ -67,13 +67,15 @@ def tables(labels: Labels, extras: Extras | None = None) -> dict[str, list[Row]]
     return found
 
 
-def html_report(labels: Labels, extras: Extras | None = None) -> str:
+def html_report(labels: Labels, extras: Extras | None = None, found: Mapping[str, list[Row]] | None = None) -> str:
     """Return a self-contained HTML page: no script, nothing fetched, pictures within.
 
     Parameters
     ----------
     labels : Labels
     extras : Extras, optional
+    found : mapping of str to rows, optional
+        What `tables` gave for the same labels and extras, so that it is not measured again.
 
     Raises
     ------
@@ -81,7 +83,7 @@ def html_report(labels: Labels, extras: Extras | None = None) -> str:
         If scan or reference lie on another grid.
     """
     extras = extras or Extras()
-    found = tables(labels, extras)
+    found = tables(labels, extras) if found is None else found
     told = _definitions(found, extras)
     parts = [
         "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'>",
