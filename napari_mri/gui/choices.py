@@ -55,6 +55,8 @@ class LayerChoice(QComboBox):
         super().__init__()
         self._viewer, self._kind, self._nothing = viewer, kind, nothing
         self._layers: list[Layer] = []
+        self.follow = True
+        """Whether a new layer is chosen as soon as it comes."""
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.links = Links(self)
         self.links.connect(viewer.layers.events.inserted, self._on_inserted)
@@ -82,7 +84,8 @@ class LayerChoice(QComboBox):
 
     def _on_inserted(self, event: Any) -> None:
         self._refill()
-        if isinstance(event.value, self._kind):
+        # By-products of a run come hidden: nobody means those.
+        if self.follow and isinstance(event.value, self._kind) and event.value.visible:
             self.choose(event.value)
 
     def _on_removed(self, event: Any) -> None:

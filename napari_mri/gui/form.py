@@ -20,6 +20,8 @@ from qtpy.QtWidgets import (
 from napari_mri.core.model import Knob
 
 FAR = 1_000_000
+SHORT = ("csf", "snr")
+"""Option names that are abbreviations."""
 
 
 POINT = "Point at an option to read what it does."
@@ -91,7 +93,8 @@ def title_of(knob: Knob) -> str:
     words = knob.name.split("_")
     if len(words) > 1 and words[-1] == knob.unit:
         words = words[:-1]
-    return " ".join(words).capitalize()
+    title = " ".join(words)
+    return title.upper() if title in SHORT else title[:1].upper() + title[1:]
 
 
 def make_field(knob: Knob) -> QWidget:

@@ -143,6 +143,7 @@ class LabelsWidget(QWidget):
         self._links.undo()
         self._layer = self.labels.layer
         self._picked = False
+        self.scan.follow = self._layer is None
         self.message.clear()
         if self._layer is not None:
             for name in ("paint", "data", "labels_update"):
@@ -158,11 +159,14 @@ class LabelsWidget(QWidget):
             grid = bridge.record_of(layer, self._viewer.layers).volume.grid
         except MriError:
             return None
+        fitting = []
         for other in reversed(self._viewer.layers):
             record = bridge.shown(other)
             if isinstance(other, Image) and record is not None and record.volume.grid.same(grid):
-                return other
-        return None
+                fitting.append(other)
+        if self.scan.layer in fitting:
+            return self.scan.layer
+        return next((image for image in fitting if image.visible), fitting[0] if fitting else None)
 
     def _on_picked(self, _: int = 0) -> None:
         self._picked = True

@@ -213,8 +213,10 @@ class RunWidget(QWidget):
 
     def _on_done(self, made: tuple[list[LayerTuple], tuple[str, ...]]) -> None:
         tuples, warnings = made
+        self.scan.follow = False  # another model is more often wanted on the scan than on the result
         for data, facts, kind in reversed(tuples):  # the result last, so that it is selected
             self._viewer.add_layer(Layer.create(data, facts, kind))
+        self.scan.follow = True
         seconds = time.monotonic() - self._began
         self._idle(f"Done in {seconds:.1f} s: the new layer '{tuples[0][1]['name']}'.")
         self.message.show_warnings(warnings)

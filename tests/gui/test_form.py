@@ -52,3 +52,14 @@ def test_an_empty_form_is_not_seen(form):
     form.show_knobs(())
     assert form.values() == {}
     assert not form.isVisible()
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "title"),
+    [("below_ml", "ml", "Below"), ("csf", "", "CSF"), ("up_to_ml", "ml", "Up to"), ("border", "mm", "Border")],
+)
+def test_titles(name, unit, title):
+    from napari_mri.core.model import Knob
+    from napari_mri.gui.form import title_of
+
+    assert title_of(Knob(name, float, 0.0, "", None, None, unit, ())) == title

@@ -162,3 +162,13 @@ def test_volumes_in_words(volume, words):
     from napari_mri.gui.labels_widget import in_ml
 
     assert in_ml(volume) == words
+
+
+def test_a_hidden_by_product_is_not_taken_for_the_scan(desk, window):
+    image = window.layers[0]
+    scan = bridge.volume_of(image)
+    frame = bridge.frame_of(window.layers)
+    window.add_layer(bridge.to_layer(scan.titled("distance"), frame, visible=False))
+    window.add_layer(bridge.to_layer(scan.with_labels(scan.data > 300), frame, name="mask"))
+    assert desk.labels.layer.name == "mask"
+    assert desk.scan.layer is image

@@ -68,6 +68,7 @@ def test_the_result_is_a_layer_named_for_its_maker(run, window, qtbot):
         run.run()
     assert [layer.name for layer in window.layers] == ["T1", "T1 · distance · quick", "T1 · brain mask · quick"]
     assert not window.layers[1].visible
+    assert run.scan.layer is window.layers[0]  # not the by-product
     assert "This is a toy." in run.message.text()
     assert run.message.isVisible()
     labels = bridge.labels_of(window.layers[2], window.layers)
@@ -98,20 +99,24 @@ def test_failures_are_shown(run, window, qtbot, name, words):
 
 
 def test_the_canvas_scrolls_while_a_model_runs(run, window, qtbot):
+    def scrolled():
+        gaps = []
+        for n in range(12):
+            began = time.monotonic()
+            window.dims.set_current_step(0, n)
+            qtbot.wait(10)
+            gaps.append(time.monotonic() - began)
+        return np.median(gaps)
+
+    idle = scrolled()
     choose(run, "slow")
     run.run()
-    gaps, last = [], time.monotonic()
-    for n in range(40):
-        window.dims.set_current_step(0, n % 29)
-        qtbot.wait(10)
-        now = time.monotonic()
-        gaps.append(now - last)
-        last = now
+    qtbot.waitUntil(lambda: run.progress.value() > 0, timeout=10_000)
+    busy = scrolled()
     assert run._job.running
-    assert run.progress.value() > 0
     assert "Tile" in run.status.text()
-    assert "left" in run.status.text() or sum(gaps) < 1
-    assert np.median(gaps) < 0.25
+    # Against the idle window, for the machine may be busy with other things; the run itself takes 8 s.
+    assert busy < 4 * idle + 0.1
     run.stop()
     qtbot.waitUntil(lambda: not run._job.running, timeout=2000)
 
