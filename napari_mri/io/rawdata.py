@@ -88,7 +88,7 @@ def read_hdf5(path: Path) -> tuple[Volume, ...]:
         Without h5py.
     """
     try:
-        import h5py
+        import h5py  # type: ignore[import-untyped, unused-ignore]
     except ImportError as error:
         raise MissingExtra(
             f"{path.name} is an HDF5 file (often raw k-space); h5py is needed to look inside.",

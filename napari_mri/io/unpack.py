@@ -55,7 +55,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             raise
         raise _cut_off(path) from error
     except Exception as error:
-        if type(error).__module__.partition(".")[0] != "isal":
+        if type(error).__module__.partition(".")[0] not in ("isal", "igzip_lib", "isal_zlib"):
             raise
         raise _cut_off(path) from error
     finally:
