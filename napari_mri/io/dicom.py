@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from napari_mri.core.errors import BrokenFile, FileProblem, GeometryProblem, MriError, NotAnImage, UnsupportedImage
@@ -136,7 +135,9 @@ def _listed(stacks: list[Stack], path: Path, troubles: list[str]) -> tuple[Found
         file = stack.volumes[0][0].file
         return file.study, file.number if file.number is not None else 1 << 30, file.series
 
-    stacks = sorted(stacks, key=order)
+    grey = [stack for stack in stacks if not why_not(stack.volumes[0][0].file)]
+    left_out = len(stacks) - len(grey)
+    stacks = sorted(grey or stacks, key=order)
     studies = list(dict.fromkeys(stack.volumes[0][0].file.study for stack in stacks))
     found: list[Found] = []
     seen: Counter[str] = Counter()
@@ -148,6 +149,8 @@ def _listed(stacks: list[Stack], path: Path, troubles: list[str]) -> tuple[Found
         seen[title] += 1
         if seen[title] > 1:
             title = f"{title} ({seen[title]})"
+        if grey and left_out:
+            stack.warnings.append(f"{left_out} sets of images that are not grey values (screenshots) were left out.")
         if troubles:
             stack.warnings.append(f"{len(troubles)} files could not be read: {troubles[0]}")
         problem = stack.problem or why_not(file)
@@ -192,7 +195,7 @@ def _open(stack: Stack, title: str, path: Path) -> Volume:
 
 def read(path: Path) -> tuple[Volume, ...]:
     """Read every volume of a DICOM file's series or of a folder (see `survey`)."""
-    return tuple(replace(found.open()) for found in survey(path) if not found.problem)
+    return tuple(found.open() for found in survey(path) if not found.problem)
 
 
 FORMATS = (Format("dicom", "DICOM", (".dcm", ".ima"), mine, read, folders=True, survey=survey),)

@@ -28,6 +28,8 @@ _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC"
 _SHORT = frozenset(
     (b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL")
 ) | frozenset((b"SS", b"ST", b"TM", b"UI", b"UL", b"US"))
+_LITTLE_STRUCTS = struct.Struct("<HH2sH").unpack_from, struct.Struct("<I").unpack_from
+_BIG_STRUCTS = struct.Struct(">HH2sH").unpack_from, struct.Struct(">I").unpack_from
 _NONE: frozenset[int] = frozenset()
 _WINDOW = 16384
 _DEEPEST = 32
@@ -244,8 +246,7 @@ def _walk(source: Source, position: int, end: int, wanted: frozenset[int], found
     if depth > _DEEPEST:
         raise cut_off(source.name)
     implicit, big, values = found.implicit, found.big, found.values
-    unpack_start = struct.Struct(">HH2sH" if big else "<HH2sH").unpack_from
-    unpack_word = struct.Struct(">I" if big else "<I").unpack_from
+    unpack_start, unpack_word = _BIG_STRUCTS if big else _LITTLE_STRUCTS
     shorts, longs, pixels, sequences = _SHORT, _LONG, 0x7FE0, source.sequences
     window, base = source.window, source.base
     reach, size = len(window), source.size

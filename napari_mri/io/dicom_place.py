@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from napari_mri.io.dicom_header import Frame
 
+_ONE_PLACE = 0.005  # mm: closer slices stand at one place
 _SILENT = 0.01  # of the slice step: rounding in the header
 _BEARABLE = 0.1  # of the slice step: told, but still one grid
 _LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
@@ -44,6 +45,9 @@ def normal_of(frame: Frame) -> NDArray[np.float64]:
 def levels(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Sort slices along their normal and gather those that stand at one place.
 
+    Positions that differ by less than a tenth of the slice step, as some scanners write them from one
+    repetition to the next, are one place where that makes all places alike.
+
     Parameters
     ----------
     frames : sequence of Frame
@@ -54,12 +58,26 @@ def levels(frames: Sequence[Frame]) -> list[list[Frame]]:
     list of list of Frame
         One list a place, in the direction of the normal.
     """
-    normal = normal_of(frames[0])
-    height = np.array([frame.position for frame in frames], dtype=np.float64) @ normal
-    apart = max(1e-3, 0.05 * (frames[0].gap or frames[0].thickness or 0.2))
+    height = np.array([frame.position for frame in frames], dtype=np.float64) @ normal_of(frames[0])
+    order = np.argsort(height, kind="stable")
+    found = _gathered(frames, height, order, _ONE_PLACE)
+    gaps = np.diff(height[order])
+    wide = gaps[gaps > _ONE_PLACE]
+    if not wide.size or (gaps.size == wide.size and wide.min() > _BEARABLE * wide.max()):
+        return found
+    if len({len(level) for level in found}) > 1 or gaps.size == wide.size:
+        wider = _gathered(frames, height, order, _BEARABLE * float(np.quantile(wide, 0.95)))
+        if len({len(level) for level in wider}) == 1 and len(wider) < len(frames):
+            return wider
+    return found
+
+
+def _gathered(
+    frames: Sequence[Frame], height: NDArray[np.float64], order: NDArray[np.intp], apart: float
+) -> list[list[Frame]]:
     found: list[list[Frame]] = []
     start = -np.inf
-    for index in np.argsort(height, kind="stable"):
+    for index in order:
         if height[index] - start > apart:
             found.append([])
             start = height[index]

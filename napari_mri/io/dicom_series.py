@@ -18,6 +18,7 @@ from napari_mri.io.dicom_place import levels, normal_of, place, runs, unplaced
 
 _PLANES = ("sagittal", "coronal", "axial")
 _SAME_TURN = 2e-3
+_SHORTEST_FRAME = 0.1  # s
 Key = Callable[[Frame], Hashable]
 
 
@@ -312,7 +313,7 @@ def _meaning(firsts: list[Frame], affine: NDArray[np.float64], told: list[str]) 
     echoes = tuple(frame.echo for frame in firsts)
     if len(set(echoes)) == len(echoes) and not any(map(math.isnan, echoes)):
         return Frames("echo", 0.0, "ms", times=echoes)
-    if step > 0:
+    if step > 0 or len({frame.temporal for frame in firsts}) == len(firsts):
         return Frames("time", step, unit, times=times)
     told.append("Nothing in the headers tells what the frames are; they are in the order of their numbers.")
     return Frames("channel")
@@ -337,4 +338,5 @@ def _timing(firsts: list[Frame]) -> tuple[float, str, tuple[float, ...]]:
         uneven = np.abs(np.diff(times) - measured).max() > 0.05 * measured + slack
         since = tuple(float(t) for t in (times - times[0]).round(6)) if uneven else ()
         return round(measured, 6), "s", since
-    return repetition, "s" if repetition > 0 else "", ()
+    # A repetition time of some milliseconds is that of one line of k-space, not of a frame.
+    return (repetition, "s", ()) if repetition >= _SHORTEST_FRAME else (0.0, "", ())

@@ -444,3 +444,47 @@ def test_names_in_other_alphabets(tmp_path):
 
     write_series(tmp_path, ramp(SHAPE), grid(), edit)
     assert load(tmp_path).title.startswith("3 頭部 T1")
+
+
+def test_thick_slices_that_overlap_are_not_merged(tmp_path):
+    data, close = ramp((6, 5, 9)), grid_of((6, 5, 9), (1, 1, 0.5))
+
+    def edit(ds, k):
+        ds.SliceThickness = "20"
+
+    write_series(tmp_path, data, close, edit)
+    at_same_place(load(tmp_path), data, close)
+
+
+def test_positions_that_tremble_in_time_are_one_place(tmp_path):
+    def tell(ds, t, k):
+        by_temporal(ds, t, k)
+        x, y, z = map(float, ds.ImagePositionPatient)
+        ds.ImagePositionPatient = [f"{x:.5f}", f"{y:.5f}", f"{z + 0.02 * t:.5f}"]
+
+    frames(tmp_path, VOLUMES, tell)
+    scan = load(tmp_path)
+    assert scan.data.shape == (*SHAPE, 3)
+    np.testing.assert_array_equal(scan.frame(0).turned("RAS").data.sum(), VOLUMES[0].sum())
+
+
+def test_a_screenshot_beside_the_scan_does_not_ask_which(tmp_path):
+    def colour(ds, k):
+        ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
+        ds.PixelData = ds.PixelData * 3
+
+    data = ramp(SHAPE)
+    write_series(tmp_path / "scan", data, grid())
+    write_series(tmp_path / "shot", ramp((40, 30, 1), np.uint8), grid_of((40, 30, 1), (1, 1, 1)), colour)
+    scan = load(tmp_path)
+    at_same_place(scan, data, grid())
+    assert "screenshots" in scan.origin.warnings[0]
+
+
+def test_a_repetition_time_of_one_line_is_no_frame_time(tmp_path):
+    def tell(ds, t, k):
+        ds.InstanceNumber, ds.TemporalPositionIdentifier, ds.RepetitionTime = 1, t + 1, "3.4"
+
+    frames(tmp_path, VOLUMES, tell)
+    scan = load(tmp_path)
+    assert (scan.frames.kind, scan.frames.step) == ("time", 0.0)
