@@ -92,6 +92,7 @@ class PromptLayers:
         self.points: Points | None = None
         self.shapes: Shapes | None = None
         self._quiet = False
+        self._side = OBJECT
 
     def clicks(self) -> Points:
         """Return the layer of clicks."""
@@ -119,6 +120,7 @@ class PromptLayers:
 
     def draw(self, mode: str, side: str) -> None:
         """Make the next stroke in the window a mark of this kind and side."""
+        self._side = side
         if mode == "point":
             layer: Any = self.clicks()
             layer.feature_defaults = {"side": side}
@@ -154,6 +156,7 @@ class PromptLayers:
                 layer = self.clicks()
                 layer.data = np.asarray(drawn.points).reshape(-1, 3)
                 layer.features = {"side": np.array(drawn.sides, dtype=object)}
+                layer.feature_defaults = {"side": self._side}  # new features make napari forget it
                 self._colour_points()
             if drawn.shapes or self.shapes is not None:
                 lines = self.lines()
@@ -162,6 +165,7 @@ class PromptLayers:
                 for corners, kind, side in zip(drawn.shapes, drawn.kinds, drawn.shape_sides, strict=True):
                     lines.feature_defaults = {"side": side}
                     lines.add(corners, shape_type=kind, edge_color=COLOURS[side])
+                lines.feature_defaults = {"side": self._side}
         finally:
             self._quiet = False
 

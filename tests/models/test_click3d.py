@@ -1,0 +1,143 @@
+"""The click network's session: zooms, replays, lands on the object on every grid; its weights are the shipped ones."""
+
+import numpy as np
+import pytest
+
+import napari_mri as mri
+from napari_mri.core.errors import BadPrompt, WeightsProblem
+from napari_mri.core.grid import Grid
+from napari_mri.core.volume import Volume
+from napari_mri.engine import weights
+from napari_mri.models import click3d
+from napari_mri.models._click3d_zoom import Pyramid, carried, crop_grid
+from tests.scans import GRIDS, blob, dice, head
+
+torch = pytest.importorskip("torch")
+
+BRAIN = (4.0, -7.0, 11.0)
+CLICK = mri.Point(BRAIN)
+here = pytest.mark.skipif(not weights.is_there(click3d.WEIGHTS), reason="the click network was not trained yet")
+
+
+@pytest.fixture
+def untrained(tmp_path, monkeypatch):
+    """Weights before any training, where the answer is the geodesic one."""
+    from safetensors.torch import save_file
+
+    from napari_mri.nets.click3d import Click3D
+
+    torch.manual_seed(0)
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path)
+    save_file({k: v.half().contiguous() for k, v in Click3D().state_dict().items()}, tmp_path / "click3d.safetensors")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_clicks_and_corrections_find_the_object_on_every_grid(untrained, name):
+    grid = GRIDS[name]
+    prompts = mri.Prompts((CLICK, mri.Point((4, -7, 55), False), mri.Point((4, -50, 11))))
+    mask = mri.segment(head(grid), prompts, model="click3d", device="cpu")
+    assert mask.grid.same(grid)
+    assert dice(mask.data, blob(grid, BRAIN, (40, 47, 37))) > 0.85
+
+
+def test_all_ways_of_pointing_give_a_mask(untrained):
+    grid = GRIDS["plain"]
+    truth = blob(grid, BRAIN, (40, 47, 37))
+    ring = tuple((4 + 30 * np.cos(a), -7 + 34 * np.sin(a), 11.0) for a in np.linspace(0, 6, 16))
+    ends = ((-36, -7, 11), (44, -7, 11), (4, -54, 11), (4, 40, 11), (4, -7, -26), (4, -7, 48))
+    with mri.open_session(head(grid), model="click3d", device="cpu") as session:
+        for mark in (
+            CLICK, mri.Scribble(((-20, -7, 11), (25, -7, 11))), mri.Lasso(ring), mri.Extremes(ends),
+            mri.Mask.of(truth, grid),
+        ):  # fmt: skip
+            mask = session.answer(mri.Prompts((mark,)))
+            assert dice(mask.data, truth) > 0.4, mark.kind
+            assert 0 < session.score <= 1
+
+
+def test_undo_gives_the_same_mask_again_and_replay_too(untrained):
+    from napari_mri import tasks
+
+    scan = head(GRIDS["anisotropic"])
+    one = mri.Prompts((CLICK,))
+    three = one.plus(mri.Point((4, -7, 55), False), mri.Point((20, -7, 11)))
+    with mri.open_session(scan, model="click3d", device="cpu") as session:
+        first = session.answer(one)
+        last = session.answer(three)
+        back = session.answer(one)
+    np.testing.assert_array_equal(first.data, back.data)
+    again = tasks.replay(last.history[-1], scan).result
+    np.testing.assert_array_equal(last.data, again.data)
+    at_once = mri.segment(scan, three, model="click3d", device="cpu")
+    np.testing.assert_array_equal(last.data, at_once.data)
+
+
+def test_undo_of_a_hundred_marks_takes_little_memory(untrained):
+    import pickle
+
+    scan = head(GRIDS["plain"])
+    prompts = mri.Prompts((CLICK,))
+    with mri.open_session(scan, model="click3d", device="cpu") as session:
+        for n in range(40):
+            prompts = prompts.plus(mri.Point((4 + n % 7, -7 + n % 5, 11 + n % 3)))
+        session.answer(prompts)
+        states = session._inner._states
+        assert len(states) <= click3d.KEEP_STATES
+        assert len(pickle.dumps([state.packed for state in states.values()])) < 1_000_000
+
+
+def test_a_small_object_in_a_large_scan_is_looked_at_closely(untrained):
+    grid = Grid.plain((150, 150, 150))
+    index = np.indices(grid.shape).transpose(1, 2, 3, 0)
+    small = np.linalg.norm(index - (40, 100, 60), axis=-1) < 8
+    scan = Volume((20 + 200.0 * small).astype(np.float32), grid)
+    with mri.open_session(scan, model="click3d", device="cpu") as session:
+        mask = session.answer(mri.Prompts((mri.Point((40, 100, 60)),)))
+        crop = next(iter(session._inner._states.values())).grid
+    assert dice(mask.data, small) > 0.85
+    assert max(crop.spacing) < 1.5
+
+
+def test_refused_are_damaged_weights_and_marks_outside(untrained):
+    from napari_mri.engine.runtime import forget_kept
+
+    with pytest.raises(BadPrompt, match="outside the scan"):
+        mri.segment(head(GRIDS["plain"]), mri.Prompts((mri.Point((900, 0, 0)),)), model="click3d", device="cpu")
+    (untrained / "click3d.safetensors").write_bytes(b"not tensors")
+    forget_kept()
+    with pytest.raises(WeightsProblem):
+        mri.segment(head(GRIDS["plain"]), mri.Prompts((CLICK,)), model="click3d", device="cpu")
+
+
+def test_the_pyramid_sees_a_straight_ramp_everywhere():
+    grid = GRIDS["oblique"]
+    index = np.indices(grid.shape).astype(np.float32)
+    ramp = index[0] + 2 * index[1] - index[2]
+    seen = Pyramid(ramp, grid)
+    for spacing in (3.0, 8.0, 13.0):
+        target = crop_grid(grid, (8, 8, 8), (22, 22, 22), 2, 64, spacing)
+        voxels = grid.to_voxels(target.to_patient(np.indices(target.shape).reshape(3, -1).T)).T
+        expected = voxels[0] + 2 * voxels[1] - voxels[2]
+        inner = ((voxels.T > 4) & (voxels.T < np.array(grid.shape) - 5)).all(axis=1)
+        assert inner.sum() > 10
+        np.testing.assert_allclose(seen.view(target).ravel()[inner], expected[inner], atol=1e-2)
+
+
+def test_carrying_a_map_agrees_with_general_resampling():
+    from napari_mri.engine import fit
+
+    grid = GRIDS["flipped"]
+    values = np.random.default_rng(1).random(grid.shape).astype(np.float32)
+    target = crop_grid(grid, (5, 6, 7), (20, 21, 22), 16, 64, 2.7)
+    np.testing.assert_allclose(carried(values, grid, target), fit.resampled(values, grid, target, order=1), atol=1e-3)
+
+
+@here
+def test_shipped_weights_are_small_and_better_than_growing():
+    path = weights.place(click3d.WEIGHTS)
+    assert path.stat().st_size <= 8_000_000
+    assert (path.with_suffix(".json")).is_file()
+    scan = head(GRIDS["plain"])
+    mask = mri.segment(scan, mri.Prompts((CLICK, mri.Point((4, -7, 55), False))), model="click3d", device="cpu")
+    assert dice(mask.data, blob(scan.grid, BRAIN, (40, 47, 37))) > 0.8
