@@ -48,7 +48,7 @@ def test_shading_and_units_do_not_matter(data_dir: Path) -> None:
 
 @pytest.mark.parametrize(("contrast", "at_least"), [("T1", 0.85), ("T2", 0.82), ("FLAIR", 0.87)])
 def test_phantom(contrast: str, at_least: float) -> None:
-    scan, labels = phantom.head(phantom.default_grid(2.0), contrast)
+    scan, labels = phantom.head(phantom.default_grid(1.5), contrast)
     assert dice(strip(scan).result.data > 0, phantom.brain_mask(labels).data > 0) > at_least
 
 
@@ -81,21 +81,6 @@ def test_constant_scan_gives_an_empty_mask_and_says_so(value: float) -> None:
 def test_noise_alone_is_no_brain() -> None:
     data = np.random.default_rng(0).rayleigh(10, (40, 41, 42)).astype(np.float32)
     assert strip(Volume(data, Grid.plain(data.shape, (4, 4, 4)))).warnings
-
-
-def test_nan_does_not_spread() -> None:
-    scan = head(GRIDS["plain"])
-    holes = scan.data.copy()
-    holes[:2] = np.nan
-    assert dice(strip(scan.with_data(holes)).result.data > 0, strip(scan).result.data > 0) > 0.97
-
-
-def test_stripped_scan_is_noticed() -> None:
-    scan, labels = phantom.head(phantom.default_grid(3.0))
-    stripped = scan.with_data(np.where(phantom.brain_mask(labels).data > 0, scan.data, 0))
-    outcome = strip(stripped)
-    assert any("stripped already" in sentence for sentence in outcome.warnings)
-    assert not any("stripped already" in sentence for sentence in strip(scan).warnings)
 
 
 def test_it_can_be_stopped_at_every_report() -> None:
