@@ -54,7 +54,13 @@ def scan_for(listed: registry.Listed, grid: Grid, dtype: type = np.float32) -> V
 
 
 def ran(listed: registry.Listed, scan: Volume, **options: object) -> tasks.Outcome:
-    return tasks.run(Order(listed.task, listed.name, options), scan, LocalRuntime("cpu"))
+    return tasks.run(Order(listed.task, listed.name, {**brief(listed), **options}), scan, LocalRuntime("cpu"))
+
+
+def brief(listed: registry.Listed) -> dict[str, object]:
+    """Return options: a model that learns on the scan itself learns a few steps here: the contract asks where, not how well."""
+    names = {knob.name for knob in knobs(listed.model.params)} if listed.model else set()
+    return {"steps": 3} if {"steps", "minutes"} <= names else {}
 
 
 def marks(listed: registry.Listed) -> Prompts:

@@ -42,7 +42,7 @@ class Schedule:
 
 
 SCHEDULES = {
-    "cpu": Schedule(minutes=90, batch=2, side=48, bank=220, rate=0.02),
+    "cpu": Schedule(minutes=90, batch=2, side=40, bank=220, rate=0.03),
     "gpu": Schedule(minutes=240, batch=16, side=64, bank=2000, rate=0.02),
 }
 
@@ -166,8 +166,8 @@ def validate(net: torch.nn.Module, bank: Bank, device: str) -> dict[str, float]:
     for level in (0.03, 0.05, 0.09, 0.15):
         gen = torch.Generator().manual_seed(5)
         before, after = 0.0, 0.0
-        for _ in range(3):
-            clean = bank.pieces(2, 64, gen)
+        for _ in range(2):
+            clean = bank.pieces(2, 48, gen)
             sigma = torch.full_like(clean, level)
             scan = torch.hypot(
                 clean + level * torch.randn(clean.shape, generator=gen), level * torch.randn(clean.shape, generator=gen)
@@ -177,7 +177,7 @@ def validate(net: torch.nn.Module, bank: Bank, device: str) -> dict[str, float]:
                 answer = net(*told).float().cpu()
             before += float(((scan - clean) ** 2).mean().log10())
             after += float(((answer - clean) ** 2).mean().log10())
-        gains[f"gain_{round(100 * level)}"] = round(10 * (before - after) / 3, 2)
+        gains[f"gain_{round(100 * level)}"] = round(10 * (before - after) / 2, 2)
     net.train()
     return gains
 
@@ -223,7 +223,8 @@ class Training:
             self.net.load_state_dict({k: v.float() for k, v in load_file(args.init).items()})
         self.average = Denoiser().to(self.device).to(memory_format=torch.channels_last_3d)
         self.average.load_state_dict(self.net.state_dict())
-        self.muon = Muon(self.net.parameters(), lr=rate)
+        self.muon = Muon([p for p in self.net.parameters() if p.ndim > 1], lr=rate)
+        self.adam = torch.optim.Adam([p for p in self.net.parameters() if p.ndim == 1], lr=0.05 * rate)
         self.step, self.spent = 0, 0.0
         self.file = args.cache / args.run / "last.pt"
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -232,6 +233,7 @@ class Training:
             self.net.load_state_dict(state["net"])
             self.average.load_state_dict(state["average"])
             self.muon.load_state_dict(state["muon"])
+            self.adam.load_state_dict(state["adam"])
             self.step, self.spent = state["step"], state["spent"]
 
     def keep(self) -> None:
@@ -240,6 +242,7 @@ class Training:
             "net": self.net.state_dict(),
             "average": self.average.state_dict(),
             "muon": self.muon.state_dict(),
+            "adam": self.adam.state_dict(),
             "step": self.step,
             "spent": self.spent,
         }
@@ -250,15 +253,17 @@ class Training:
     def take(self, clean: torch.Tensor, gen: torch.Generator, progress: float) -> float:
         """Take one step; return the loss."""
         warm = min(1.0, (self.step + 1) / 60)
-        self.muon.param_groups[0]["lr"] = self.rate * (warm * (0.5 + 0.5 * math.cos(math.pi * progress)) + 0.002)
+        rate = self.rate * (warm * (0.5 + 0.5 * math.cos(math.pi * progress)) + 0.002)
+        self.muon.param_groups[0]["lr"], self.adam.param_groups[0]["lr"] = rate, 0.05 * rate
         scan, sigma, rician, target = (part.to(self.device) for part in noisy(clean, gen))
         with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
             answer = self.net(scan, sigma, rician)
         loss = loss_of(answer.float(), target, sigma)
         loss.backward()
         self.muon.step()
+        self.adam.step()
         self.net.zero_grad(set_to_none=True)
-        decay = min(0.995, (1 + self.step) / (20 + self.step))
+        decay = min(0.99, (1 + self.step) / (20 + self.step))
         with torch.no_grad():
             for mine, new in zip(self.average.parameters(), self.net.parameters(), strict=True):
                 mine.lerp_(new, 1 - decay)

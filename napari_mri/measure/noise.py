@@ -95,7 +95,7 @@ def estimate(scan: Volume) -> Noise:
         If the scan is too small or constant.
     """
     data = np.asarray(scan.frame(0).data, dtype=np.float32)
-    if min(data.shape) < 4 or data.size < 512:
+    if min(data.shape) < 2 or data.size < 512:
         raise UnsupportedImage(f"A scan of {data.shape} voxels is too small to tell its noise.")
     low, high = float(data.min()), float(data.max())
     data = _thinned(data)
@@ -106,7 +106,7 @@ def estimate(scan: Volume) -> Noise:
     air = _air_look(data, bright) if rician_like else _Look(np.nan, np.nan, 0)
     flat = _detail_look(data, rician_like)
     notes = _doubts(data, air, flat, bright)
-    from_air = np.isfinite(air.sigma) and (not np.isfinite(flat.sigma) or air.sigma <= 1.1 * flat.sigma)
+    from_air = np.isfinite(air.sigma) and (not np.isfinite(flat.sigma) or air.sigma <= 1.4 * flat.sigma)
     sigma = air.sigma if from_air else flat.sigma
     if not np.isfinite(sigma):
         sigma, notes = 0.0, (*notes, "Neither air nor flat tissue was found to measure it in.")

@@ -37,11 +37,13 @@ def noise_of(scan: Volume, sigma: float, kind: str, rt: Runtime) -> Noise:
         One of `KINDS`.
     rt : Runtime
     """
+    if sigma > 0:
+        first = np.asarray(scan.frame(0).data)
+        kind = kind if kind != "auto" else "rician" if first.min() >= 0 else "gaussian"
+        percent = 100 * sigma / max(measure.brightness(first), 1e-12)
+        return Noise(sigma, percent, kind, "the user", np.nan, np.nan, True)
     found = measure.estimate(scan)
     kind = found.kind if kind == "auto" else kind
-    if sigma > 0:
-        percent = 100 * sigma / max(measure.brightness(np.asarray(scan.frame(0).data)), 1e-12)
-        return Noise(sigma, percent, kind, "the user", found.background, found.detail, True)
     if not found.trusted:
         rt.warn("The noise estimate may be wrong. " + " ".join(found.notes))
     rt.report(0.02, f"σ = {found.sigma:.4g} ({found.percent:.1f} % of bright tissue)")

@@ -53,7 +53,7 @@ class Params:
         low=0.0,
         high=3.0,
     )
-    sigma: float = knob(0.0, shared.SIGMA_SAYS, low=0.0)
+    sigma: float = knob(0.0, shared.SIGMA_SAYS, low=0.0, high=1e9)
     kind: str = knob("auto", shared.KIND_SAYS, choices=shared.KINDS)
     varying: str = knob(
         "auto",

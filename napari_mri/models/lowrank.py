@@ -47,7 +47,7 @@ class Params:
 
     block: int = knob(7, "Side of the neighbourhoods in plane.", low=3, high=15, unit="voxels")
     strength: float = knob(1.0, "How strong the noise is taken to be, as a multiple of what was found.", low=0.0, high=3.0)
-    sigma: float = knob(0.0, shared.SIGMA_SAYS, low=0.0)
+    sigma: float = knob(0.0, shared.SIGMA_SAYS, low=0.0, high=1e9)
     kind: str = knob("auto", shared.KIND_SAYS, choices=shared.KINDS)
 
 

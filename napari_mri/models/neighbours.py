@@ -60,7 +60,7 @@ class Params:
     )
     minutes: float = knob(4.0, "Longest time to learn.", low=0.02, high=600.0, unit="min")
     steps: int = knob(500, "Most learning steps.", low=1, high=100_000)
-    sigma: float = knob(0.0, shared.SIGMA_SAYS, low=0.0)
+    sigma: float = knob(0.0, shared.SIGMA_SAYS, low=0.0, high=1e9)
     kind: str = knob("auto", shared.KIND_SAYS, choices=shared.KINDS)
 
 

@@ -29,8 +29,8 @@ class Params:
     strength: float = knob(
         1.0, "How strong the noise is taken to be, as a multiple of what was found.", low=0.0, high=3.0
     )
-    reach: int = knob(5, "How far away a place that looks alike is searched for.", low=1, high=11, unit="voxels")
-    sigma: float = knob(0.0, shared.SIGMA_SAYS, low=0.0)
+    reach: int = knob(3, "How far away a place that looks alike is searched for.", low=1, high=11, unit="voxels")
+    sigma: float = knob(0.0, shared.SIGMA_SAYS, low=0.0, high=1e9)
     kind: str = knob("auto", shared.KIND_SAYS, choices=shared.KINDS)
 
 
@@ -60,7 +60,7 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     wide = np.pad(data, room, mode="reflect").astype(np.float64)
     is_rician = found.kind == "rician"
     lowest = 0.0 if is_rician else float(wide.min())
-    answer = nlmeans(wide - lowest, sigma, patch_radius=1, block_radius=p.reach, rician=is_rician, method="blockwise")
+    answer = nlmeans(wide - lowest, sigma, patch_radius=1, block_radius=p.reach, rician=is_rician, method="classic")
     inner = tuple(slice(room, room + n) for n in data.shape)
     rt.report(0.95, "comparing")
     return shared.handed_over(scan, answer[inner] + lowest, sigma, rt)

@@ -58,7 +58,7 @@ class Params:
     )
     minutes: float = knob(4.0, "Longest time to learn; it ends earlier when nothing more is gained.", low=0.02, high=600.0, unit="min")
     steps: int = knob(600, "Most learning steps.", low=1, high=100_000)
-    sigma: float = knob(0.0, shared.SIGMA_SAYS, low=0.0)
+    sigma: float = knob(0.0, shared.SIGMA_SAYS, low=0.0, high=1e9)
     kind: str = knob("auto", shared.KIND_SAYS, choices=shared.KINDS)
 
 
@@ -123,7 +123,7 @@ class Pieces:
         return torch.stack(drawn)[:, None]
 
     def normal(self, like: torch.Tensor) -> torch.Tensor:
-        """Standard normal noise of the same shape."""
+        """Draw standard normal noise of the same shape."""
         import torch
 
         return torch.randn(like.shape, generator=self.gen).to(like.device)

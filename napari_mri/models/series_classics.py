@@ -54,7 +54,7 @@ class SelfParams:
     """Options of Patch2Self."""
 
     floor: bool = knob(True, FLOOR_SAYS)
-    sigma: float = knob(0.0, shared.SIGMA_SAYS, low=0.0)
+    sigma: float = knob(0.0, shared.SIGMA_SAYS, low=0.0, high=1e9)
 
 
 def run_mppca(scan: Volume, p: PatchParams, rt: Runtime) -> Volume:

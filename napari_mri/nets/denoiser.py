@@ -1,9 +1,10 @@
 """A 3-D residual U-Net that predicts the noise of a scan from the scan and a map of the noise level.
 
-What is taken away is held within a few standard deviations, so where there is no noise nothing changes. There is
-no normalisation layer and no bias: a tile gives what the whole volume would, and twice the brightness with twice
-the noise gives twice the answer. The scan is folded first (2 x 2 x 2 voxels become channels), which is where the
-speed comes from.
+The net sees the scan in units of its noise: detail against the local mean, softly limited so that strong edges do
+not drown the rest, and the local signal-to-noise ratio. What it takes away is held within a few standard
+deviations. So noise looks the same to it at every level, twice the brightness with twice the noise gives twice the
+answer, and where there is no noise nothing changes. There is no normalisation layer: a tile gives what the whole
+volume would. The scan is folded first (2 x 2 x 2 voxels become channels), which is where the speed comes from.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from napari_mri.nets.unet import fold, unfold
 
 MOST = 5.0
 """No noise sample is taken to be larger than this many standard deviations."""
+EDGE = 15.0
+"""Detail stronger than this many standard deviations is an edge, however strong it is."""
 
 
 class Residual(nn.Module):
@@ -50,7 +53,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.widths, self.depths = tuple(widths), tuple(depths)
         self.multiple = 2 ** len(widths)
-        self.stem = nn.Conv3d(11, widths[0], 3, padding=1, bias=False)
+        self.stem = nn.Conv3d(11, widths[0], 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         self.widen, self.up = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
@@ -79,10 +82,13 @@ class Denoiser(nn.Module):
         torch.Tensor
             (B, 1, I, J, K), the noise-free signal.
         """
-        level = F.avg_pool3d(sigma, 2)
-        # Half precision holds three digits: detail is told apart from the local mean so as not to lose it.
+        level = F.avg_pool3d(sigma, 2).clamp(min=1e-6)
         mean = F.interpolate(F.avg_pool3d(scan, 8), scale_factor=4.0, mode="trilinear")
-        x = torch.cat([fold(scan) - mean, mean, level, level * rician], 1)
+        detail = (fold(scan) - mean) / level
+        detail = detail / torch.sqrt(1 + (detail / EDGE) ** 2)
+        ratio = (mean / level).clamp(min=0)
+        weak = 2 / (1 + ratio)
+        x = torch.cat([detail, 0.5 * torch.log1p(ratio), weak, weak * rician], 1)
         x = self.stem(x.contiguous(memory_format=torch.channels_last_3d))
         skips = []
         for depth, down in enumerate(self.down):
@@ -94,8 +100,7 @@ class Denoiser(nn.Module):
             wide = F.interpolate(self.widen[depth](x), scale_factor=2.0, mode="nearest")
             x = self.up[depth](wide + skips[depth])
         noise = unfold(self.head(x)).to(scan.dtype)
-        most = MOST * sigma
-        return scan - torch.maximum(torch.minimum(noise, most), -most)
+        return scan - MOST * sigma * torch.tanh(noise / MOST)
 
 
 class Told(nn.Module):

@@ -1,0 +1,203 @@
+"""Denoisers: less error than before, nothing changed where there is no noise, geometry and frames untouched."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from napari_mri import registry, tasks
+from napari_mri.core.errors import Cancelled, UnsupportedImage
+from napari_mri.core.grid import Grid
+from napari_mri.core.history import Order
+from napari_mri.core.volume import Frames, Volume
+from napari_mri.engine.runtime import LocalRuntime
+from napari_mri.measure import rician
+from napari_mri.models import _denoising as shared
+from napari_mri.models import _shells, lowrank, neighbours
+
+Array = NDArray[np.float32]
+SHAPE = (29, 26, 22)
+
+
+def phantom(seed: int = 0) -> Array:
+    """Smooth tissue with sharp and curved surfaces; bright 1000, air 0."""
+    x, y, z = np.meshgrid(*[np.arange(n) - n / 2 for n in SHAPE], indexing="ij")
+    image = np.where(x**2 + y**2 + z**2 < 11**2, 1000.0, 0.0)
+    image[(np.abs(x) < 4) & (y > -3) & (image > 0)] = 500.0
+    return gaussian_filter(image, 0.5).astype(np.float32)
+
+
+def noisy(clean: Array, sigma: float, seed: int = 0) -> Array:
+    return rician.noise_of(np.random.default_rng(seed), clean, sigma)
+
+
+def error(a: Any, b: Array) -> float:
+    return float(np.sqrt(np.mean((np.asarray(a) - b) ** 2)))
+
+
+def run(name: str, scan: Volume, rt: LocalRuntime | None = None, **options: Any) -> tasks.Outcome:
+    entry = next(m for m in registry.list_models("denoise") if m.name == name)
+    if not entry.available:
+        pytest.skip(entry.reason)
+    return tasks.run(Order("denoise", name, options), scan, rt or LocalRuntime("cpu"))
+
+
+def series(count: int = 12, sigma: float = 60.0) -> tuple[Volume, Array]:
+    """Diffusion series: two b0 and one shell whose directions dim one region by its angle."""
+    base = phantom()
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(count, 3))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    across = np.where(np.arange(SHAPE[0])[:, None, None] < 14, 0.2, 0.9)
+    frames = [base, base] + [base * np.exp(-(0.3 + across * v[0] ** 2)) for v in vectors]
+    clean = np.stack(frames, -1).astype(np.float32)
+    bvals = (0.0, 5.0, *[1000.0 + 5 * (n % 2) for n in range(count)])
+    bvecs = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), *[(float(a), float(b), float(c)) for a, b, c in vectors])
+    return Volume(noisy(clean, sigma), Grid.plain(SHAPE), frames=Frames("diffusion", bvals=bvals, bvecs=bvecs)), clean
+
+
+@pytest.mark.parametrize("name", ["net3d", "nlm"])
+def test_error_is_lowered_and_the_floor_taken_away(name: str) -> None:
+    clean = phantom()
+    scan = Volume(noisy(clean, 60), Grid.plain(SHAPE))
+    out = run(name, scan, sigma=60.0)
+    assert error(out.result.data, clean) < 0.75 * error(scan.data, clean)
+    air = clean == 0
+    assert out.result.data[air].mean() < 0.6 * scan.data[air].mean()
+    assert {"residual", "noise level"} <= set(out.extras)
+    np.testing.assert_allclose(out.extras["residual"].data, scan.data - out.result.data, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["net3d", "nlm"])
+def test_strength_is_a_trade_off(name: str) -> None:
+    scan = Volume(noisy(phantom(), 60), Grid.plain(SHAPE))
+    moved = [error(run(name, scan, sigma=60.0, strength=s).result.data, scan.data) for s in (0.0, 0.5, 1.0)]
+    assert moved[0] == 0
+    assert moved[0] < moved[1] < moved[2]
+
+
+def test_a_clean_scan_is_left_alone() -> None:
+    clean = phantom()
+    out = run("net3d", Volume(clean, Grid.plain(SHAPE)))
+    assert np.abs(out.result.data - clean).max() <= 0.002 * np.ptp(clean)
+
+
+def test_a_flat_scan_is_given_back() -> None:
+    out = run("nlm", Volume(np.full(SHAPE, 5, np.int16), Grid.plain(SHAPE)))
+    assert (out.result.data == 5).all()
+    assert any("same value" in w for w in out.warnings)
+
+
+@pytest.mark.parametrize("lesson", ["sure", "masked"])
+def test_learning_from_the_scan_repeats_with_its_seed(lesson: str) -> None:
+    scan = Volume(noisy(phantom(), 60), Grid.plain(SHAPE))
+    a, b = (run("selfscan", scan, sigma=60.0, steps=4, lesson=lesson).result.data for _ in range(2))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_stop_while_learning_hands_over_the_best_so_far() -> None:
+    scan = Volume(noisy(phantom(), 60), Grid.plain(SHAPE))
+    stop = threading.Event()
+
+    def on_report(_: float, text: str) -> None:
+        if "step 26" in text:
+            stop.set()
+
+    out = run("selfscan", scan, LocalRuntime("cpu", on_report, stop), sigma=60.0, steps=400)
+    assert any("best so far" in w for w in out.warnings)
+    assert out.result.grid.same(scan.grid)
+
+
+def test_stop_before_anything_is_learned_is_a_stop() -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Cancelled):
+        run("selfscan", Volume(noisy(phantom(), 60), Grid.plain(SHAPE)), LocalRuntime("cpu", None, stop), sigma=60.0)
+
+
+@pytest.mark.parametrize("name", ["neighbours", "mppca", "lowrank"])
+def test_series_have_less_error_and_keep_their_frames(name: str) -> None:
+    scan, clean = series()
+    options = {} if name == "mppca" else {"sigma": 60.0}
+    out = run(name, scan, **options, **({"steps": 40} if name == "neighbours" else {}))
+    assert error(out.result.data, clean) < 0.8 * error(scan.data, clean)
+    assert out.result.frames == scan.frames
+    assert out.result.data.shape == scan.data.shape
+
+
+def test_b0_is_never_touched_by_weighted_frames() -> None:
+    scan, _ = series()
+    out = run("neighbours", scan, sigma=60.0, steps=3)
+    np.testing.assert_array_equal(out.result.data[..., :2], scan.data[..., :2])
+    assert any("left as they were" in w for w in out.warnings)
+
+
+@pytest.mark.parametrize("name", ["ddm2", "difusion"])
+def test_diffusion_models_run_and_say_what_they_are(name: str) -> None:
+    scan, _ = series(count=4)
+    small = Volume(scan.data[8:20, 8:18, 10:12], Grid.plain((12, 10, 2)), frames=scan.frames)
+    out = run(name, small, sigma=60.0, steps=2, width=8, flips=False)
+    assert np.isfinite(out.result.data).all()
+    assert out.result.frames == scan.frames
+    assert any("invent" in w for w in out.warnings)
+
+
+def test_patch2self_needs_b_values() -> None:
+    scan, _ = series()
+    with pytest.raises(UnsupportedImage):
+        run("patch2self", Volume(scan.data, scan.grid))
+
+
+def test_shells_are_kept_apart() -> None:
+    frames = Frames("diffusion", bvals=(0, 995, 1005, 2000, 5, 1990, 1000))
+    scan = Volume(np.zeros((2, 2, 2, 7), np.float32), Grid.plain((2, 2, 2)), frames=frames)
+    assert _shells.groups(scan) == [[0, 4], [1, 2, 6], [3, 5]]
+    assert _shells.groups(Volume(scan.data, scan.grid)) == [list(range(7))]
+
+
+def test_opposite_directions_are_neighbours() -> None:
+    frames = Frames("diffusion", bvals=(1000,) * 4, bvecs=((1, 0, 0), (0, 1, 0), (-1, 0, 0), (0, 0.8, 0.6)))
+    near = _shells.nearest([0, 1, 2, 3], frames, 2)
+    assert near[0][0] == 2
+    assert near[1][0] == 3
+    assert all(n not in others for n, others in near.items())
+
+
+def test_frames_in_time_are_neighbours_in_time() -> None:
+    assert set(_shells.nearest(list(range(9)), None, 2)[4]) == {3, 5}
+
+
+def test_singular_values_of_pure_noise_are_taken_out_and_of_signal_kept() -> None:
+    rng = np.random.default_rng(0)
+    pure, rank = lowrank.shrunk(rng.normal(size=(200, 20)).astype(np.float32))
+    assert rank <= 1
+    course = 10 * np.sin(np.arange(20) / 3)
+    truth = rng.normal(size=(200, 1)) * course
+    clean, rank = lowrank.shrunk((truth + rng.normal(size=truth.shape)).astype(np.float32))
+    assert rank >= 1
+    assert error(clean, truth) < 0.5
+
+
+def test_guess_and_frame_are_mixed_by_the_error_of_the_guess() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.full((12, 12, 12, 6), 20, np.float32)
+    frames = truth + rng.normal(size=truth.shape).astype(np.float32)
+    good, bad = neighbours.mixed(frames, truth), neighbours.mixed(frames, truth + 8)
+    assert error(good, truth) < 0.4
+    assert error(bad, frames) < 0.3
+    np.testing.assert_array_equal(neighbours.mixed(frames, truth, 0.0), frames)
+
+
+def test_structure_in_a_residual_is_noticed() -> None:
+    clean = np.pad(phantom(), 4)
+    rng = np.random.default_rng(0)
+    sigma = np.full(clean.shape, 30, np.float32)
+    white = rng.normal(0, 30, clean.shape).astype(np.float32)
+    assert shared.structure(white, clean, sigma) < shared.STRUCTURE
+    edges = clean - gaussian_filter(clean, 1.2)
+    assert shared.structure(white + edges, clean, sigma) > shared.STRUCTURE
