@@ -94,7 +94,7 @@ def learn(
             group["lr"] = plan.rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
         optimiser.zero_grad(set_to_none=True)
         value = loss(net)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
         keep = min(0.98, (1 + step) / (10 + step))

@@ -114,7 +114,7 @@ def denoised(data: Array, sigma: Array, rician: bool, rt: Runtime) -> Array:
     answer = run_net(Told(net, rician), full, tiling, rt).mean[0]
     inner = tuple(slice(before, before + n) for (before, _), n in zip(sides, data.shape, strict=True))
     clean = answer[inner] * unit
-    return np.maximum(clean, 0) if rician else clean
+    return np.asarray(np.maximum(clean, 0) if rician else clean, dtype=np.float32)
 
 
 def _beyond(n: int, multiple: int) -> tuple[int, int]:
@@ -142,7 +142,8 @@ def load_net(rt: Runtime) -> Denoiser:
     from napari_mri.nets.denoiser import from_state
 
     state = {name: tensor.float() for name, tensor in files.load(rt.weights(WEIGHTS)).items()}
-    return from_state(state).to(rt.device).to(memory_format=torch.channels_last_3d).eval()
+    net: Denoiser = from_state(state).to(rt.device).to(memory_format=torch.channels_last_3d).eval()
+    return net
 
 
 MODELS = (Model(CARD, Params, run),)

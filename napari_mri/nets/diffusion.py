@@ -88,11 +88,11 @@ class LevelUNet(nn.Module):
         wave = 5000 * (1 - level.float())[:, None] * rate
         told = self.told(torch.cat([wave.sin(), wave.cos()], 1))
         y, skips = self.stem(x), []
-        for depth, (first, second) in enumerate(self.down):  # type: ignore[misc]
+        for depth, (first, second) in enumerate(self.down):
             y = second(first(F.avg_pool2d(y, 2) if depth else y, told), told)
             skips.append(y)
         y = self.middle[1](self.look(self.middle[0](y, told)), told)
-        for depth, (first, second) in enumerate(self.up):  # type: ignore[misc]
+        for depth, (first, second) in enumerate(self.up):
             y = F.interpolate(y, scale_factor=2.0, mode="nearest") if depth else y
             y = second(first(torch.cat([y, skips[-1 - depth]], 1), told), told)
         return torch.as_tensor(self.head(y))
