@@ -12,8 +12,8 @@ from napari_mri.core.model import DENOISE, Card, Model, Runtime, Wants, Weights,
 from napari_mri.core.volume import Volume
 from napari_mri.engine import weights as files
 from napari_mri.engine.tiles import Tiling, run_net
+from napari_mri.measure import removal as shared
 from napari_mri.measure.noise import brightness
-from napari_mri.models import _denoising as shared
 
 if TYPE_CHECKING:
     from napari_mri.nets.denoiser import Denoiser

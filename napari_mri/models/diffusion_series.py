@@ -27,10 +27,9 @@ from numpy.typing import NDArray
 from napari_mri.core.errors import UnsupportedImage
 from napari_mri.core.model import DENOISE, Card, Model, Runtime, Wants, knob
 from napari_mri.core.volume import Volume
-from napari_mri.measure import rician
-from napari_mri.models import _denoising as shared
-from napari_mri.models import _shells
-from napari_mri.models._lesson import Plan, learn
+from napari_mri.engine.lesson import Plan, learn
+from napari_mri.measure import removal as shared
+from napari_mri.measure import rician, shells
 
 if TYPE_CHECKING:
     import torch
@@ -101,9 +100,9 @@ def _run(scan: Volume, p: Params, rt: Runtime, method) -> Volume:  # type: ignor
     rt.report(0.0, "measuring the noise")
     if scan.data.ndim != 4:
         raise UnsupportedImage("This model needs a series of frames.", hint="Use the model net3d for a single volume.")
-    sigma, is_rician = _shells.series_noise(scan, p.sigma, p.kind, rt)
+    sigma, is_rician = shells.series_noise(scan, p.sigma, p.kind, rt)
     data = np.asarray(scan.data, dtype=np.float32)
-    groups = [g for g in _shells.groups(scan) if len(g) >= 4]
+    groups = [g for g in shells.groups(scan) if len(g) >= 4]
     if sigma <= 0 or not groups:
         raise UnsupportedImage(
             "No noise was found, or no four frames share a b-value.", hint="Use the model neighbours or net3d."
@@ -114,7 +113,7 @@ def _run(scan: Volume, p: Params, rt: Runtime, method) -> Volume:  # type: ignor
     result = data.copy()
     for number, group in enumerate(groups):
         torch.manual_seed(rt.seed)
-        shell = _Shell(even[..., group], _shells.nearest(group, scan.frames, 4), group, rt)
+        shell = _Shell(even[..., group], shells.nearest(group, scan.frames, 4), group, rt)
         share = (number / len(groups), (number + 1) / len(groups))
         clean = method(shell, p, rt, share)
         result[..., group] = rician.back_from_stabilised(clean, sigma) if is_rician else clean * np.float32(sigma)

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from napari_mri.core.errors import UnsupportedImage
 from napari_mri.core.model import DENOISE, Card, Model, Runtime, Wants, knob
 from napari_mri.core.volume import Volume
-from napari_mri.measure import rician
-from napari_mri.models import _denoising as shared
-from napari_mri.models import _shells
+from napari_mri.measure import removal as shared
+from napari_mri.measure import rician, shells
 
 Array = NDArray[np.float32]
 
@@ -63,7 +62,7 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     if scan.data.ndim != 4:
         raise UnsupportedImage("This model needs a series of frames.", hint="Use the model nlm for a single volume.")
     rt.report(0.0, "measuring the noise")
-    sigma, is_rician = _shells.series_noise(scan, p.sigma, p.kind, rt)
+    sigma, is_rician = shells.series_noise(scan, p.sigma, p.kind, rt)
     data = np.asarray(scan.data, dtype=np.float32)
     level = sigma * p.strength
     if level <= 0:

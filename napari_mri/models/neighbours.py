@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from napari_mri.core.errors import UnsupportedImage
 from napari_mri.core.model import DENOISE, Card, Model, Runtime, Wants, knob
 from napari_mri.core.volume import Volume
-from napari_mri.measure import rician
-from napari_mri.models import _denoising as shared
-from napari_mri.models import _shells
-from napari_mri.models._lesson import Plan, learn
+from napari_mri.engine.lesson import Plan, learn
+from napari_mri.measure import removal as shared
+from napari_mri.measure import rician, shells
 
 if TYPE_CHECKING:
     import torch
@@ -81,12 +80,12 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     rt.report(0.0, "measuring the noise")
     if scan.data.ndim != 4:
         raise UnsupportedImage("This model needs a series of frames.", hint="Use the model net3d for a single volume.")
-    sigma, is_rician = _shells.series_noise(scan, p.sigma, p.kind, rt)
+    sigma, is_rician = shells.series_noise(scan, p.sigma, p.kind, rt)
     data = np.asarray(scan.data, dtype=np.float32)
     if sigma <= 0:
         rt.warn("No noise was found, so nothing was changed.")
         return shared.handed_over(scan, data, 0.0, rt)
-    groups = [g for g in _shells.groups(scan) if len(g) >= 3]
+    groups = [g for g in shells.groups(scan) if len(g) >= 3]
     if not groups:
         raise UnsupportedImage(
             "No three frames have the same b-value, so none can be guessed from the others.",
@@ -110,7 +109,7 @@ def _group(even: Array, group: list[int], scan: Volume, p: Params, rt: Runtime, 
 
     from napari_mri.nets.neighbour import Neighbours
 
-    near = _shells.nearest(group, scan.frames, p.neighbours)
+    near = shells.nearest(group, scan.frames, p.neighbours)
     torch.manual_seed(rt.seed)
     part = even[..., group]
     top = max(float(np.percentile(part, 99.5)), 1.0)

@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_mri.core.model import DENOISE, Card, Model, Runtime, Wants, knob
 from napari_mri.core.volume import Volume
-from napari_mri.models import _denoising as shared
+from napari_mri.measure import removal as shared
 
 CARD = Card(
     name="nlm",

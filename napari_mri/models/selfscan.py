@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from napari_mri.core.model import DENOISE, Card, Model, Runtime, Wants, knob
 from napari_mri.core.volume import Volume
+from napari_mri.engine.lesson import Plan, learn
 from napari_mri.engine.tiles import Tiling, run_net
+from napari_mri.measure import removal as shared
 from napari_mri.measure import rician
-from napari_mri.models import _denoising as shared
-from napari_mri.models._lesson import Plan, learn
 
 if TYPE_CHECKING:
     import torch

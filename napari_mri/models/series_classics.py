@@ -9,9 +9,8 @@ import numpy as np
 from napari_mri.core.errors import UnsupportedImage
 from napari_mri.core.model import DENOISE, Card, Model, Runtime, Wants, knob
 from napari_mri.core.volume import Volume
-from napari_mri.measure import rician
-from napari_mri.models import _denoising as shared
-from napari_mri.models import _shells
+from napari_mri.measure import removal as shared
+from napari_mri.measure import rician, shells
 
 MPPCA = Card(
     name="mppca",
@@ -106,9 +105,9 @@ def run_patch2self(scan: Volume, p: SelfParams, rt: Runtime) -> Volume:
         raise UnsupportedImage(
             "Patch2Self needs the b-value of every frame.", hint="Put the .bval and .bvec files beside the scan."
         )
-    sigma, is_rician = _shells.series_noise(scan, p.sigma, "auto", rt)
+    sigma, is_rician = shells.series_noise(scan, p.sigma, "auto", rt)
     rt.report(0.1, "predicting frames")
-    clean = np.asarray(patch2self(data, np.asarray(bvals, dtype=float), b0_threshold=_shells.B0), dtype=np.float32)
+    clean = np.asarray(patch2self(data, np.asarray(bvals, dtype=float), b0_threshold=shells.B0), dtype=np.float32)
     if p.floor and is_rician and sigma > 0:
         clean = rician.unbiased(clean, sigma)
     rt.report(0.95, "comparing")

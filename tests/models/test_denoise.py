@@ -16,9 +16,9 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.history import Order
 from napari_mri.core.volume import Frames, Volume
 from napari_mri.engine.runtime import LocalRuntime
-from napari_mri.measure import rician
-from napari_mri.models import _denoising as shared
-from napari_mri.models import _shells, lowrank, neighbours
+from napari_mri.measure import removal as shared
+from napari_mri.measure import rician, shells
+from napari_mri.models import lowrank, neighbours
 
 Array = NDArray[np.float32]
 SHAPE = (29, 26, 22)
@@ -156,25 +156,25 @@ def test_patch2self_needs_b_values() -> None:
 def test_shells_are_kept_apart() -> None:
     frames = Frames("diffusion", bvals=(0, 995, 1005, 2000, 5, 1990, 1000))
     scan = Volume(np.zeros((2, 2, 2, 7), np.float32), Grid.plain((2, 2, 2)), frames=frames)
-    assert _shells.groups(scan) == [[0, 4], [1, 2, 6], [3, 5]]
-    assert _shells.groups(Volume(scan.data, scan.grid)) == [list(range(7))]
+    assert shells.groups(scan) == [[0, 4], [1, 2, 6], [3, 5]]
+    assert shells.groups(Volume(scan.data, scan.grid)) == [list(range(7))]
 
 
 def test_opposite_directions_are_neighbours() -> None:
     frames = Frames("diffusion", bvals=(1000,) * 4, bvecs=((1, 0, 0), (0, 1, 0), (-1, 0, 0), (0, 0.8, 0.6)))
-    near = _shells.nearest([0, 1, 2, 3], frames, 2)
+    near = shells.nearest([0, 1, 2, 3], frames, 2)
     assert near[0][0] == 2
     assert near[1][0] == 3
     assert all(n not in others for n, others in near.items())
 
 
 def test_frames_in_time_are_neighbours_in_time() -> None:
-    assert set(_shells.nearest(list(range(9)), None, 2)[4]) == {3, 5}
+    assert set(shells.nearest(list(range(9)), None, 2)[4]) == {3, 5}
 
 
 def test_singular_values_of_pure_noise_are_taken_out_and_of_signal_kept() -> None:
     rng = np.random.default_rng(0)
-    pure, rank = lowrank.shrunk(rng.normal(size=(200, 20)).astype(np.float32))
+    _, rank = lowrank.shrunk(rng.normal(size=(200, 20)).astype(np.float32))
     assert rank <= 1
     course = 10 * np.sin(np.arange(20) / 3)
     truth = rng.normal(size=(200, 1)) * course

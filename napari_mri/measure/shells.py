@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from napari_mri.core.model import Runtime
 from napari_mri.core.volume import Frames, Volume
 from napari_mri.measure import noise as measure
-from napari_mri.models._denoising import noise_of
+from napari_mri.measure.removal import noise_of
 
 B0 = 50.0
 """Below this b-value, s/mm², a frame has no diffusion weighting to speak of."""

@@ -1,4 +1,4 @@
-"""What every denoiser shares: find the noise first, hand over what was removed, and look for structure in it."""
+"""What is taken out of a scan: the noise found first, the residual handed over, structure in it noticed."""
 
 from __future__ import annotations
 
@@ -128,9 +128,3 @@ def structure(residual: Array, clean: Array, sigma: Array) -> float:
     flat, edge = slope <= np.percentile(slope, 40), slope >= np.percentile(slope, 92)
     calm = float(np.sqrt(energy[flat].mean()))
     return float(np.sqrt(energy[edge].mean())) / calm if calm > 1e-6 else 0.0
-
-
-def finish_early(rt: Runtime) -> bool:
-    """Turn a pressed stop into "finish with the best so far", where the runtime can; a second stop ends the run."""
-    settle = getattr(rt, "finish_early", None)
-    return bool(settle and settle())

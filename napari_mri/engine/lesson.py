@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from napari_mri.core.errors import Cancelled
 from napari_mri.core.model import Runtime
-from napari_mri.models._denoising import finish_early
 
 if TYPE_CHECKING:
     import torch
@@ -113,3 +112,9 @@ def learn(
     if best is not None:
         average.load_state_dict(best)
     return average.eval()
+
+
+def finish_early(rt: Runtime) -> bool:
+    """Turn a pressed stop into "finish with the best so far", where the runtime can; a second stop ends the run."""
+    settle = getattr(rt, "finish_early", None)
+    return bool(settle and settle())
