@@ -91,6 +91,9 @@ def why_not(model: Model) -> str:
     missing = [name for name in model.card.needs if find_spec(name) is None]
     if missing:
         return f"needs {', '.join(missing)}: {EXTRA_HINT}"
+    unborn = [w.file for w in model.card.weights if w.shipped and not weights.is_there(w)]
+    if unborn:
+        return f"weights not in this version yet: {', '.join(unborn)} (training/ has the recipe)"
     absent = [w.file for w in model.card.weights if not weights.is_there(w)]
     if absent:
         return f"weights missing: {', '.join(absent)} (napari-mri models fetch {model.card.name})"

@@ -77,3 +77,10 @@ def test_missing_packages_and_weights_say_how_to_get_them(monkeypatch):
         registry.find("denoise", "zw")
     with pytest.raises(UnknownModel, match="can run here"):
         registry.find("denoise")
+
+
+def test_weights_that_this_version_has_not_trained_yet_are_told(monkeypatch):
+    card = Card("zs", DENOISE, "S", weights=(Weights("no_such.safetensors", shipped=True),))
+    monkeypatch.setattr(registry, "_found", lambda: (Model(card, run=lambda *a: a[0]),))
+    with pytest.raises(WeightsProblem, match="not in this version yet"):
+        registry.find("denoise", "zs")

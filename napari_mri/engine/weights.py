@@ -68,7 +68,7 @@ def checked(weights: Weights) -> tuple[Path, str]:
     path = place(weights)
     if not path.is_file():
         way = (
-            "It should have come with the package: install it again."
+            "This version comes without them: train them by the recipe in training/, or choose another model."
             if weights.shipped
             else f"Run 'napari-mri models fetch', or put the file into {folder()}."
         )
