@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 
 @contextmanager
@@ -15,3 +16,25 @@ def tamed() -> Iterator[None]:
         if type(error).__name__ != "PanicException":
             raise
         raise RuntimeError(f"The decoder gave up: {error}") from error
+
+
+@cache
+def plugin_for(syntax: str) -> str:
+    """Return the decoder that pydicom should use for a transfer syntax; empty for its own choice.
+
+    Left to itself pydicom tries one after another, and gdcm, which ends the whole process on some
+    damaged streams, gets every stream that the others refuse. So it is used only where it is alone.
+
+    Parameters
+    ----------
+    syntax : str
+        Transfer syntax UID.
+    """
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import UID
+
+    try:
+        available = get_decoder(UID(syntax)).available_plugins
+    except NotImplementedError:
+        return ""
+    return next((name for name in available if name != "gdcm"), "")

@@ -282,9 +282,11 @@ def _personal(dataset: Any) -> list[str]:
     words: set[str] = set()
     for keyword in _PERSONAL:
         text = str(dataset.get(keyword, "") or "")
-        words |= {part.strip().lower() for part in re.split(r"[\^=\\,;\[\]']+", text)}
-    # A short word would be found inside many others; the tables have taken out its own element anyway.
-    return sorted(word for word in words if len(word) >= 4 and word not in _NOT_PERSONAL)
+        # A name may be short; a short number would be found inside many innocent texts.
+        least = 2 if keyword == "PatientName" else 4
+        parts = (part.strip().lower() for part in re.split(r"[\^=\\,;\[\]']+", text))
+        words |= {part for part in parts if len(part) >= least}
+    return sorted(words - _NOT_PERSONAL)
 
 
 def _search(dataset: Any, personal: list[str], report: Removed) -> None:
@@ -294,7 +296,9 @@ def _search(dataset: Any, personal: list[str], report: Removed) -> None:
             continue
         values = element.value if element.VM > 1 else [element.value]
         text = " ".join(str(value) for value in values).lower()
-        if any(re.search(rf"(?<![a-z0-9]){re.escape(word)}(?![a-z0-9])", text) for word in personal):
+        # Codes such as SE or TR are no names.
+        asked = [word for word in personal if len(word) >= 4 or element.VR not in ("CS", "AE")]
+        if any(re.search(rf"(?<![a-z0-9]){re.escape(word)}(?![a-z0-9])", text) for word in asked):
             item[element.tag].value = None
             report.emptied[element.keyword or str(element.tag)] += 1
             report.warnings.append(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mri.core.errors import BrokenFile, FileProblem, MissingExtra, OutOfMemory, UnsupportedImage
-from napari_mri.io.decoding import tamed
+from napari_mri.io.decoding import plugin_for, tamed
 from napari_mri.io.dicom_bytes import BIG, PLAIN, UNDEFINED, cut_off
 from napari_mri.io.dicom_header import File, Frame
 from napari_mri.io.dicom_series import Stack
@@ -169,7 +169,9 @@ def _decode(file: File, slots: list[Slot], out: NDArray[Any]) -> None:
     wanted = sorted({frame.number for frame, _, _ in slots})
     try:
         with tamed():
-            pages = dict(zip(wanted, iter_pixels(file.path, raw=True, indices=wanted), strict=True))
+            plugin = plugin_for(file.elements.syntax)
+            found = iter_pixels(file.path, raw=True, indices=wanted, decoding_plugin=plugin)
+            pages = dict(zip(wanted, found, strict=True))
     except _DECODING as error:
         raise _undecoded(file, error) from error
     except (OSError, struct.error) as error:

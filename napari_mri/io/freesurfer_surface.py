@@ -66,7 +66,7 @@ def read_freesurfer(content: bytes, name: str, volume: Grid | None = None) -> Su
 def _to_scanner(told: str) -> NDArray[np.float64] | None:
     """Return tkr-RAS -> scanner RAS from the lines at the end of the file, if they are valid."""
     found: dict[str, list[float]] = {}
-    for match in re.finditer(r"^(valid|volume|voxelsize|[xyzc]ras)\s*=\s*([^\r\n]*)", told, re.M):
+    for match in re.finditer(r"(?<![a-z])(valid|volume|voxelsize|[xyzc]ras)\s*=\s*([^\r\n]*)", told):
         numbers = re.findall(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?", match[2])
         found[match[1]] = [float(number) for number in numbers[:3]]
     valid = found.get("valid", [0.0])[:1] == [1.0]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_mri.core.errors import BrokenFile, MissingExtra, UnsupportedImage
 from napari_mri.core.volume import Frames, Labels, Origin, Volume
 from napari_mri.io.colors import rgb_of_lab
-from napari_mri.io.decoding import tamed
+from napari_mri.io.decoding import plugin_for, tamed
 from napari_mri.io.dicom_bytes import PLAIN
 from napari_mri.io.formats import Format
 from napari_mri.io.layered import SEGMENTS
@@ -128,7 +128,8 @@ def _decoded(seg: Seg) -> NDArray[Any]:
         from pydicom.pixels import iter_pixels
 
         with tamed():
-            pages = [np.asarray(page).reshape(seg.rows, seg.columns) for page in iter_pixels(seg.path, raw=True)]
+            stream = iter_pixels(seg.path, raw=True, decoding_plugin=plugin_for(seg.elements.syntax))
+            pages = [np.asarray(page).reshape(seg.rows, seg.columns) for page in stream]
     except ImportError as error:
         raise MissingExtra(
             "A package that unpacks compressed DICOM is missing.", hint="Install [formats]."
