@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Tests open real windows: on a machine without a screen a virtual one is used where it is installed.
 SCREEN := $(shell command -v xvfb-run >/dev/null 2>&1 && [ -z "$$DISPLAY$$WAYLAND_DISPLAY" ] && echo xvfb-run -a -s \"-screen 0 1600x1000x24\")
 
-.PHONY: demo test lint types floors tests constraints bench contact-sheet train-skullstrip train-denoise clean
+.PHONY: demo fuzz test lint types floors tests constraints bench contact-sheet train-skullstrip train-denoise clean
 
 demo: $(VENV)/.ready
 	$(BIN)/napari-mri demo
@@ -48,6 +48,10 @@ train-skullstrip: $(VENV)/.ready
 
 train-denoise: $(VENV)/.ready
 	$(BIN)/python -m training.train_denoise --export napari_mri/weights
+
+# Damaged files of every format, each in a process that may die: INPUTS=2000 for a short round.
+fuzz: $(VENV)/.ready
+	$(BIN)/python -m fuzz --inputs $(or $(INPUTS),20000)
 
 contact-sheet: $(VENV)/.ready
 	$(BIN)/python -m training.contact_sheet

@@ -94,7 +94,7 @@ def test_gifti_of_nibabel_with_a_transform(tmp_path):
         nib.gifti.GiftiDataArray(faces, "NIFTI_INTENT_TRIANGLE"),
     ]
     nib.save(nib.gifti.GiftiImage(darrays=arrays), tmp_path / "a.surf.gii")
-    np.testing.assert_allclose(read_surface(tmp_path / "a.surf.gii").points, points + (5, 6, 7))
+    np.testing.assert_allclose(read_surface(tmp_path / "a.surf.gii").points, points + np.array((5, 6, 7)))
 
 
 def test_gifti_neither_expands_entities_nor_follows_files():
