@@ -9,7 +9,13 @@ import pytest
 
 from napari_mri import registry, tasks
 from napari_mri.core.errors import (
-    BadOption, BadPrompt, Cancelled, GeometryProblem, GridMismatch, MriError, UnsupportedImage,
+    BadOption,
+    BadPrompt,
+    Cancelled,
+    GeometryProblem,
+    GridMismatch,
+    MriError,
+    UnsupportedImage,
 )  # fmt: skip
 from napari_mri.core.grid import Grid
 from napari_mri.core.history import Order, Step

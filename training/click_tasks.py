@@ -240,7 +240,7 @@ class Episode:
         )
 
     def _coarse_guess(self) -> torch.Tensor:
-        """What an earlier, coarser answer may have looked like: the truth blurred, bent and cut at a wrong level."""
+        """Return what an earlier, coarser answer may have looked like: the truth blurred, bent and cut at a wrong level."""
         n = self.mask.shape[0]
         nodes = max(4, int(n / uniform(self.gen, 1.5, 5)))
         small = F.adaptive_avg_pool3d(self.mask.float()[None, None], nodes)
@@ -265,7 +265,7 @@ class Episode:
                     self.marks[positive].append(spot)
 
     def told(self) -> Pointed:
-        """What the network is told this round."""
+        """Return what the network is told this round."""
         points = [torch.tensor(np.array(self.marks[s]).reshape(-1, 3), dtype=torch.float32) for s in (True, False)]
         return Pointed(points[0], points[1], self.box, self.before)
 

@@ -5,6 +5,7 @@ Nothing here turns axes by name: `tasks` hands a model its scan in the storage o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -295,7 +296,7 @@ def there(scan: Volume, plan: Plan) -> tuple[Array, Trip]:
     """
     grid = scan.grid if plan.spacing is None else scan.grid.respaced(plan.spacing)
     data = finite(scan.data) if plan.spacing is None else resampled(scan.data, scan.grid, grid)
-    scales = {"robust": robust_scale, "standard": standard_scale, "raw": lambda _: Scale()}
+    scales: dict[str, Callable[[NDArray[Any]], Scale]] = {"robust": robust_scale, "standard": standard_scale, "raw": lambda _: Scale()}
     scale = scales[plan.intensity](data)
     full, inner = padded(scale.there(data), plan.multiple)
     low = np.asarray([-part.start for part in inner])

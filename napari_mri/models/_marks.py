@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ def places_of(mark: Mark, step: float) -> Places:
     assert isinstance(mark, Scribble)
     corners = np.asarray(mark.points)
     parts = [corners[:1]]
-    for start, stop in zip(corners[:-1], corners[1:], strict=True):
+    for start, stop in pairwise(corners):
         count = max(1, int(np.ceil(np.linalg.norm(stop - start) / step)))
         parts.append(start + (stop - start) * (np.arange(1, count + 1) / count)[:, None])
     return np.concatenate(parts)

@@ -122,7 +122,7 @@ class Clicking(Session):
     def _round(self, prompts: Prompts, before: State | None) -> State:
         """Answer one more mark, given the answer so far."""
         grid = self.scan.grid
-        told = sorted_out(prompts, grid, room=1.5)
+        told = _with_box_marks(sorted_out(prompts, grid, room=1.5))
         if before is None and told.mask is not None:
             at = np.argwhere(told.mask)
             if len(at):
@@ -176,7 +176,7 @@ class Clicking(Session):
         return np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)
 
     def _around(self, low: NDArray[Any], high: NDArray[Any], told: Pointed) -> Grid:
-        """A crop around an object's box (voxels of the scan) and the marks on it, with room to see beyond."""
+        """Return a crop around an object's box (voxels of the scan) and the marks on it, with room to see beyond."""
         step = np.asarray(self.scan.grid.spacing)
         if len(told.inside):
             spots = self.scan.grid.to_voxels(told.inside)
@@ -191,7 +191,7 @@ class Clicking(Session):
         return bool(((voxels >= 2) & (voxels <= np.asarray(crop.shape) - 3)).all())
 
     def _grown_to(self, before: State, told: Pointed) -> Grid:
-        """A crop around the answer so far and all marks on the object."""
+        """Return a crop around the answer so far and all marks on the object."""
         span = _extent(before.probability() > 0.5)
         corners = np.array(span if span is not None else ((0, 0, 0), np.asarray(before.grid.shape) - 1))
         ends = self.scan.grid.to_voxels(before.grid.to_patient(corners))
@@ -227,6 +227,7 @@ class Clicking(Session):
             part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
             target = grid.cropped(low, high)
             found = carried(state.probability(), state.grid, target) > self.p.level
+            found &= _in_boxes(told, target)
             mask[part] = found if self.p.pieces else _touched(found, target, told)
         return self.scan.with_labels(mask, {1: "object"})
 
@@ -246,6 +247,34 @@ def loaded(path: Path, device: str) -> Any:
             f"{path.name} does not fit the network: {error}.", hint="Install the package again."
         ) from None
     return net.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
+
+
+def _with_box_marks(told: Pointed) -> Pointed:
+    """Say with marks what a box means: its middle is object unless a click says where, just beyond its faces is not."""
+    if not len(told.boxes):
+        return told
+    inside, outside = [told.inside], [told.outside]
+    for low, high in told.boxes:
+        middle, half = (low + high) / 2, (high - low) / 2
+        if not len(told.inside):
+            inside.append(middle[None])
+        reach = half * 1.1 + 1.5
+        outside.append(middle + np.concatenate([np.diag(reach), -np.diag(reach)]))
+    return Pointed(np.concatenate(inside), np.concatenate(outside), told.boxes, told.mask)
+
+
+def _in_boxes(told: Pointed, grid: Grid) -> NDArray[np.bool_]:
+    """Mark the voxels that lie in a box or no more than a twentieth of its side beyond; all, if there is no box."""
+    if not len(told.boxes):
+        return np.ones(grid.shape, dtype=bool)
+    held = np.zeros(grid.shape, dtype=bool)
+    for box in told.boxes:
+        low, high = voxel_box(box, grid)
+        room = 0.05 * (high - low) + 1
+        first = np.clip(np.floor(low - room), 0, grid.shape).astype(int)
+        last = np.clip(np.ceil(high + room) + 1, first, grid.shape).astype(int)
+        held[tuple(slice(a, b) for a, b in zip(first, last, strict=True))] = True
+    return held
 
 
 def _within(voxels: NDArray[Any], crop: Grid) -> Array:

@@ -83,7 +83,7 @@ class Growing(Session):
         return self.scan.with_labels(mask, {1: "object"})
 
     def _crop(self, told: Pointed) -> Grid:
-        """The box of voxels that the region may reach."""
+        """Return the box of voxels that the region may reach."""
         grid = self.scan.grid
         low = np.full(3, np.inf)
         high = np.full(3, -np.inf)
@@ -169,7 +169,7 @@ class Growing(Session):
 
 
 def _work_grid(crop: Grid) -> Grid:
-    """A grid of the crop with not too many voxels and not too unequal sides."""
+    """Return a grid of the crop with not too many voxels and not too unequal sides."""
     size = np.asarray(crop.size_mm)
     even = float(np.cbrt(np.prod(size) / MOST_VOXELS))
     spacing = np.maximum(crop.spacing, even)

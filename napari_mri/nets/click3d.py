@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -180,7 +181,7 @@ class Click3D(nn.Module):
             nn.Sequential(*[Block(width, width) for _ in range(depth)])
             for width, depth in zip(widths, depths, strict=True)
         )
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        pairs = list(pairwise(widths))
         self.shrink = nn.ModuleList(Block(fine, deep, stride=2) for fine, deep in pairs)
         self.widen = nn.ModuleList(nn.Conv3d(deep, fine, 1) for fine, deep in pairs)
         self.up = nn.ModuleList(Block(fine, fine) for fine, _ in pairs)

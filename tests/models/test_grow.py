@@ -76,8 +76,8 @@ def test_a_mask_is_refined_on_any_grid(name):
 
 
 def test_a_mask_of_another_grid_is_refused():
+    mask = mri.Mask.of(truth(GRIDS["flipped"]), GRIDS["flipped"])
     with pytest.raises(BadPrompt, match="grid"):
-        mask = mri.Mask.of(truth(GRIDS["flipped"]), GRIDS["flipped"])
         mri.segment(head(GRIDS["plain"]), mri.Prompts((mask,)), model="grow")
 
 
@@ -108,7 +108,7 @@ def test_a_lasso_says_inside_and_outside():
     grid = Grid.plain((40, 40, 40))
     ring = tuple((20 + 10 * np.cos(a), 20 + 6 * np.sin(a), 15.0) for a in np.linspace(0, 2 * np.pi, 20, endpoint=False))
     told = sorted_out(mri.Prompts((mri.Lasso(ring),)), grid)
-    within = lambda p: ((p[:, 0] - 20) / 10) ** 2 + ((p[:, 1] - 20) / 6) ** 2  # noqa: E731
+    within = lambda p: ((p[:, 0] - 20) / 10) ** 2 + ((p[:, 1] - 20) / 6) ** 2
     assert len(told.inside) > 20
     assert len(told.outside) > 20
     assert (within(told.inside) < 1).all()

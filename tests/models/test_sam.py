@@ -39,7 +39,7 @@ class Bright:
 
     side = 64
 
-    class sam:  # noqa: N801
+    class sam:
         sha256, profile = "bright", "sam"
 
     def __init__(self):
@@ -187,8 +187,8 @@ def test_a_negative_click_on_another_slice_holds_there():
 def test_the_twin_answers_as_the_packages_own_predictor(tiny_file):
     from segment_anything import SamPredictor
 
-    from napari_mri.nets.sam import build, shape_of
     from napari_mri.engine import weights
+    from napari_mri.nets.sam import build, shape_of
 
     state = weights.load(tiny_file)
     net = build(shape_of(state))
