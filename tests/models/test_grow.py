@@ -108,7 +108,10 @@ def test_a_lasso_says_inside_and_outside():
     grid = Grid.plain((40, 40, 40))
     ring = tuple((20 + 10 * np.cos(a), 20 + 6 * np.sin(a), 15.0) for a in np.linspace(0, 2 * np.pi, 20, endpoint=False))
     told = sorted_out(mri.Prompts((mri.Lasso(ring),)), grid)
-    within = lambda p: ((p[:, 0] - 20) / 10) ** 2 + ((p[:, 1] - 20) / 6) ** 2
+
+    def within(p):
+        return ((p[:, 0] - 20) / 10) ** 2 + ((p[:, 1] - 20) / 6) ** 2
+
     assert len(told.inside) > 20
     assert len(told.outside) > 20
     assert (within(told.inside) < 1).all()
