@@ -56,7 +56,9 @@ def seg(folder: Path, side: int, rounds: int) -> list[dict[str, Any]]:
     def write_plain() -> None:
         source = seg_write._stand_in(labels.grid)
         described = [seg_write._described(hd, n, n, labels) for n in range(1, 11)]
-        volume = seg_write._volume(hd, np.ascontiguousarray(labels.data.T), labels.grid, source.FrameOfReferenceUID)
+        volume = seg_write._volume(
+            hd, np.ascontiguousarray(labels.data.T), labels.grid, source.FrameOfReferenceUID
+        )
         made = hd.seg.Segmentation(
             [source], volume, "BINARY", described, hd.UID(), 1, hd.UID(), 1, "x", "x", "1", "0"
         )  # fmt: skip
@@ -92,7 +94,9 @@ def volumes(folder: Path, side: int, rounds: int) -> list[dict[str, Any]]:
         path = save(scan, folder / f"a{ending}", sidecar=False)
         theirs = best(lambda read=read, path=path: read(path), rounds)  # type: ignore[misc]
         mine = best(lambda path=path: np.asarray(load(path).data), rounds)  # type: ignore[misc]
-        rows.append({"what": f"{ending} int16 {side}³, read", "ours_s": mine, "other": other, "other_s": theirs})
+        rows.append(
+            {"what": f"{ending} int16 {side}³, read", "ours_s": mine, "other": other, "other_s": theirs}
+        )
     return rows
 
 
@@ -127,7 +131,9 @@ def round_trips(folder: Path) -> list[dict[str, Any]]:
             back = read_onto(path, labels) if fmt.name == "rtstruct" else landed(load_labels(path), labels)
             differ += int((back.data != labels.data).sum())
             cases += 1
-        rows.append({"what": f"{fmt.title}, round trip in {cases} storage orders", "voxels_that_differ": differ})
+        rows.append(
+            {"what": f"{fmt.title}, round trip in {cases} storage orders", "voxels_that_differ": differ}
+        )
     return rows
 
 
@@ -146,7 +152,9 @@ def main() -> None:
     for row in rows:
         if "ours_s" in row:
             ratio = row["ours_s"] / row["other_s"]
-            print(f"| {row['what']} | {row['ours_s']:.2f} s | {row['other']} {row['other_s']:.2f} s | {ratio:.2f} |")
+            print(
+                f"| {row['what']} | {row['ours_s']:.2f} s | {row['other']} {row['other_s']:.2f} s | {ratio:.2f} |"
+            )
         else:
             print(f"| {row['what']} | {row['voxels_that_differ']} voxels differ | | |")
     if wish.json:

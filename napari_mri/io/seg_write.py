@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +87,19 @@ def write_seg(labels: Labels, path: Path, source: Path | None = None, *, patient
     if labels.grid.sheared:
         raise GeometryProblem("DICOM SEG cannot hold a sheared grid (gantry tilt).", hint="Save as .nii.gz.")
     check_still(labels)
-    values = labels.values
+    values = _present(labels.data)
     if not values:
         raise UnsupportedImage("There is no label to write: DICOM SEG needs one segment at least.")
     found = source_images(labels.grid, source or place_of(labels), labels.origin.fields.get("series_number"))
     images = [stripped(image) for image in found] or [_stand_in(labels.grid)]
+    # Empty planes at both ends are not written, so they need not be looked at frame by frame.
+    planes = np.flatnonzero(labels.data.any(axis=tuple(n for n in range(labels.data.ndim) if n != 2)))
+    first, last = int(planes[0]), int(planes[-1]) + 1
+    labels = replace(
+        labels,
+        data=labels.data[:, :, first:last],
+        grid=labels.grid.cropped((0, 0, first), (*labels.grid.shape[:2], last)),
+    )
     stored = _array(labels, values)
     described = [_described(hd, n, value, labels) for n, value in enumerate(values, 1)]
     seg = hd.seg.Segmentation(
@@ -246,6 +255,14 @@ def _without_references(seg: Any) -> None:
     for group in (*seg.PerFrameFunctionalGroupsSequence, *seg.SharedFunctionalGroupsSequence):
         if "DerivationImageSequence" in group:
             del group.DerivationImageSequence
+
+
+def _present(data: NDArray[Any]) -> tuple[int, ...]:
+    """Return the values that occur but 0; counted, where that is quicker than sorting a whole volume."""
+    if data.dtype in (np.uint8, np.uint16):
+        counts = np.bincount(data.ravel(order="K"), minlength=2)
+        return tuple(int(value) for value in np.flatnonzero(counts) if value)
+    return tuple(int(value) for value in np.unique(data) if value)
 
 
 def _array(labels: Labels, values: tuple[int, ...]) -> NDArray[Any]:
