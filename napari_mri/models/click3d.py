@@ -122,7 +122,7 @@ class Clicking(Session):
     def _round(self, prompts: Prompts, before: State | None) -> State:
         """Answer one more mark, given the answer so far."""
         grid = self.scan.grid
-        told = _with_box_marks(sorted_out(prompts, grid, room=1.5))
+        told = sorted_out(prompts, grid, room=1.5)
         if before is None and told.mask is not None:
             at = np.argwhere(told.mask)
             if len(at):
@@ -134,7 +134,7 @@ class Clicking(Session):
         elif before is None:
             low, high = self._box_of(told)
             look = self._around(low, high, told)
-            found = self._asked(look, told, None)
+            found = self._asked(look, told, _rounded(told, look))
         else:
             look = before.grid
             soft = before.probability()
@@ -249,18 +249,16 @@ def loaded(path: Path, device: str) -> Any:
     return net.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
 
 
-def _with_box_marks(told: Pointed) -> Pointed:
-    """Say with marks what a box means: its middle is object unless a click says where, just beyond its faces is not."""
-    if not len(told.boxes):
-        return told
-    inside, outside = [told.inside], [told.outside]
-    for low, high in told.boxes:
-        middle, half = (low + high) / 2, (high - low) / 2
-        if not len(told.inside):
-            inside.append(middle[None])
-        reach = half * 1.1 + 1.5
-        outside.append(middle + np.concatenate([np.diag(reach), -np.diag(reach)]))
-    return Pointed(np.concatenate(inside), np.concatenate(outside), told.boxes, told.mask)
+def _rounded(told: Pointed, grid: Grid) -> Array:
+    """Return a first guess for boxes: soft ellipsoids that fill them, (I, J, K) 0 to 1."""
+    guess = np.zeros(grid.shape, dtype=np.float32)
+    for box in told.boxes:
+        low, high = voxel_box(box, grid)
+        middle, half = (low + high) / 2, np.maximum((high - low) / 2, 0.5)
+        parts = [((np.arange(n) - m) / h) ** 2 for n, m, h in zip(grid.shape, middle, half, strict=True)]
+        radius = np.sqrt(parts[0][:, None, None] + parts[1][:, None] + parts[2])
+        guess = np.maximum(guess, 1 / (1 + np.exp(8 * (radius - 0.95)))).astype(np.float32)
+    return guess
 
 
 def _in_boxes(told: Pointed, grid: Grid) -> NDArray[np.bool_]:

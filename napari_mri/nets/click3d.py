@@ -54,6 +54,8 @@ def standard(image: torch.Tensor) -> torch.Tensor:
     count = some.numel()
     ordered = some.sort().values
     low, high = ordered[int(0.005 * (count - 1))], ordered[int(0.997 * (count - 1))]
+    if high - low < 0.05 * (ordered[-1] - ordered[0]):  # nearly all is alike: what differs must not be clipped away
+        low, high = ordered[0], ordered[-1]
     clipped = image.float().clamp(low, high)
     return (clipped - clipped.mean()) / clipped.std().clamp(min=1e-6)
 
