@@ -91,18 +91,22 @@ class Slicing:
         measured : ndarray, `scan.shape`
             Nowhere negative.
         rounds : int
+            At most; fewer if the scan is met to a ten-thousandth of its brightest voxel.
 
         Returns
         -------
         ndarray, `fine.shape`, float32
         """
-        result = np.asarray(data, dtype=np.float32)
+        result, wanted = np.asarray(data, dtype=np.float32), np.asarray(measured, dtype=np.float32)
         back = tuple(None if m is None else m.T for m in self.matrices)
         share = along_axes(np.ones(self.scan.shape, np.float32), back)
         seen = share > 1e-3 * share.max()
-        tiny = np.float32(1e-6) * max(float(np.max(measured)), 1e-12)
+        tiny = np.float32(1e-6 * max(float(wanted.max()), 1e-12))
         for _ in range(rounds):
-            factor = (np.asarray(measured, dtype=np.float32) + tiny) / (self.sampled(result) + tiny)
+            sampled = self.sampled(result)
+            if np.abs(wanted - sampled).max() <= 1e-4 * wanted.max():
+                break
+            factor = (wanted + tiny) / (sampled + tiny)
             result = result * np.divide(along_axes(factor, back), share, out=np.ones_like(result), where=seen)
         return result
 
@@ -223,7 +227,8 @@ class Consistency:
     residual: Volume
 
     def __str__(self) -> str:
-        return f"sampled back to the scan's slices it differs by {self.percent:.2g} % of the range (RMS)"
+        much = "less than 0.01" if self.percent < 0.01 else f"{self.percent:.2g}"
+        return f"sampled back to the scan's slices it differs by {much} % of the range (RMS)"
 
 
 def consistency(
