@@ -1,0 +1,49 @@
+"""Decoders that give up do so as Python code does; the one that ends the process is asked last."""
+
+import numpy as np
+import pytest
+from pydicom.uid import JPEGLSLossless, RLELossless
+
+from fuzz.worker import outcome
+from napari_mri.io.decoding import plugin_for, tamed
+from tests.io.series import header, set_pixels
+
+
+class PanicException(BaseException):  # noqa: N818 - the name that Rust's bindings give it
+    """Stands in for what a decoder written in Rust raises."""
+
+
+def test_a_panic_becomes_an_ordinary_error_and_ctrl_c_stays():
+    with pytest.raises(RuntimeError, match="gave up"), tamed():
+        raise PanicException("index out of bounds")
+    with pytest.raises(KeyboardInterrupt), tamed():
+        raise KeyboardInterrupt
+
+
+def test_gdcm_is_not_asked_where_another_decoder_is_there():
+    pytest.importorskip("jpeg_ls")
+    assert plugin_for(str(JPEGLSLossless)) not in ("gdcm", "")
+    assert plugin_for("1.2.3.4") == ""
+
+
+def test_damaged_rle_ends_in_a_sentence(tmp_path):
+    ds = header()
+    set_pixels(ds, np.random.default_rng(0).integers(0, 900, (16, 20)).astype(np.int16))
+    ds.ImagePositionPatient, ds.ImageOrientationPatient, ds.PixelSpacing = [0, 0, 0], [1, 0, 0, 0, 1, 0], [1, 1]
+    ds.SeriesInstanceUID = ds.StudyInstanceUID = "1.2.3"
+    ds.compress(RLELossless)
+    ds.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    raw = (tmp_path / "a.dcm").read_bytes()
+    assert outcome(tmp_path / "a.dcm")[0] == "volume"
+    start = raw.rfind(b"\xe0\x7f\x10\x00")
+    rng = np.random.default_rng(1)
+    words = set()
+    for _ in range(150):
+        broken = bytearray(raw)
+        for at in rng.integers(start, len(raw), 3):
+            broken[at] = rng.integers(256)
+        (tmp_path / "a.dcm").write_bytes(broken)
+        word, details = outcome(tmp_path / "a.dcm")
+        assert word in ("volume", "refused"), details
+        words.add(word)
+    assert words == {"volume", "refused"}
