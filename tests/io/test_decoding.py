@@ -9,7 +9,7 @@ from napari_mri.io.decoding import plugin_for, tamed
 from tests.io.series import header, set_pixels
 
 
-class PanicException(BaseException):  # noqa: N818 - the name that Rust's bindings give it
+class PanicException(BaseException):
     """Stands in for what a decoder written in Rust raises."""
 
 
