@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Tests open real windows: on a machine without a screen a virtual one is used where it is installed.
 SCREEN := $(shell command -v xvfb-run >/dev/null 2>&1 && [ -z "$$DISPLAY$$WAYLAND_DISPLAY" ] && echo xvfb-run -a -s \"-screen 0 1600x1000x24\")
 
-.PHONY: demo fuzz test lint types floors tests constraints bench contact-sheet train-skullstrip train-denoise clean
+.PHONY: demo fuzz test lint types floors tests constraints bench contact-sheet train-skullstrip train-denoise train-click3d clean
 
 demo: $(VENV)/.ready
 	$(BIN)/napari-mri demo
@@ -42,6 +42,9 @@ $(VENV)/.ready: setup.cfg constraints.txt
 constraints:
 	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header \
 	    --all-extras --no-emit-package napari-mri-workbench -c constraints.in setup.cfg -o constraints.txt
+
+train-click3d: $(VENV)/.ready
+	$(BIN)/python -m training.train_click3d --resume
 
 train-skullstrip: $(VENV)/.ready
 	$(BIN)/python -m training.train_skullstrip
