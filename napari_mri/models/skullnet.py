@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-WEIGHTS = Weights("skullnet.safetensors", licence="BSD-3-Clause", shipped=True)
+WEIGHTS = Weights(
+    "skullnet.safetensors",
+    sha256="1169e6fb1b52944747813f3e4c014d1e94ab2fc8c43d630efe4804f70dffdcc2",
+    licence="BSD-3-Clause",
+    shipped=True,
+    size=3208328,
+)
 CARD = Card(
     name="skullnet",
     task=SKULLSTRIP,
