@@ -17,18 +17,18 @@ def main() -> None:
     """Write the seeds, then hand over to atheris; it ends the process."""
     import atheris  # type: ignore[import-not-found, unused-ignore]
 
-    from fuzz.seeds import made, real
-
-    CORPUS.mkdir(parents=True, exist_ok=True)
-    for name, content in {**made(), **real()}.items():
-        if len(content) < 60_000:
-            (CORPUS / name).write_bytes(content)
     with atheris.instrument_imports(include=["napari_mri.io"]):
         from fuzz.worker import outcome
         from napari_mri.io import formats
 
         for module in formats.MODULES:
             __import__(f"napari_mri.io.{module}")
+    from fuzz.seeds import made, real  # only now: what was imported before would not be watched
+
+    CORPUS.mkdir(parents=True, exist_ok=True)
+    for name, content in {**made(), **real()}.items():
+        if len(content) < 60_000:
+            (CORPUS / name).write_bytes(content)
     folder = TemporaryDirectory(prefix="napari_mri_fuzz_")
     place = Path(folder.name) / "input.bin"
 

@@ -198,9 +198,11 @@ def _labels(data: NDArray[Any], header: Header, segments: list[_Segment], origin
     values = [segment.value for segment in segments]
     told = list(header.warnings)
     numbers = values
-    if len(set(values)) < len(values) or 0 in values:
+    if len(set(values)) < len(values) or min(values) < 1 or max(values) >= 1 << 31:
         numbers = list(range(1, len(segments) + 1))
-        told.append("Several segments had one label value; they were numbered anew, in their order.")
+        told.append(
+            "The label values of the segments were double or out of range; they were numbered anew, in order."
+        )
     names = {number: segment.name for number, segment in zip(numbers, segments, strict=True)}
     colors = {n: s.color for n, s in zip(numbers, segments, strict=True) if s.color is not None}
     kept = {**origin.fields, "segments": {n: dict(s.kept) for n, s in zip(numbers, segments, strict=True)}}
@@ -208,7 +210,8 @@ def _labels(data: NDArray[Any], header: Header, segments: list[_Segment], origin
     if data.ndim == 3:
         if numbers is not values:
             raise BrokenFile(
-                f"'{origin.title}' gives one label value to several segments of one layer.", hint=_AGAIN
+                f"'{origin.title}' gives its segments label values that are double or out of range.",
+                hint=_AGAIN,
             )
         return Labels(data, header.grid, (), None, origin, names, colors)
     whole: Box = (slice(None), slice(None), slice(None))

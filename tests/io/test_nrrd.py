@@ -265,3 +265,17 @@ def test_any_header_ends_in_a_volume_or_a_sentence(tmp_path_factory, junk):
     path.write_bytes(b"NRRD0004\n" + junk + b"\n\n" + bytes(64))
     with pytest.raises(MriError):
         load(path)
+
+
+@pytest.mark.parametrize("value", [-1, 0, 1 << 40])
+def test_label_values_out_of_range(tmp_path, value):
+    path = save(layers(), tmp_path / "a.seg.nrrd")
+    text = path.read_bytes().replace(b"Segment2_LabelValue:=4", f"Segment2_LabelValue:={value}".encode())
+    path.write_bytes(text)
+    back = load_labels(path)
+    assert "numbered anew" in " ".join(back.origin.warnings)
+    assert set(back.names) == {1, 2, 3}
+    one = save(marker(GRIDS["plain"]), tmp_path / "b.seg.nrrd")
+    one.write_bytes(one.read_bytes().replace(b"_LabelValue:=2", f"_LabelValue:={value}".encode()))
+    with pytest.raises(BrokenFile, match="out of range"):
+        load(one)
