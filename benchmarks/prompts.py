@@ -124,8 +124,8 @@ def synthetic(spacing: float, scenes: int, seed: int) -> Iterator[list[Structure
         yield things
 
 
-def real() -> Iterator[list[Structure]]:
-    """Yield real scans with labels."""
+def real(only: str = "") -> Iterator[list[Structure]]:
+    """Yield real scans with labels whose name holds `only`."""
     folder = Path(os.environ.get("NAPARI_MRI_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
     pairs = {
         "Colin27 brain": ("head_t1_colin27/ch2.nii.gz", "head_t1_colin27/ch2_brainmask.nii.gz"),
@@ -140,6 +140,8 @@ def real() -> Iterator[list[Structure]]:
         start = f"head_ms_multicontrast/patient01/{kind}"
         pairs[f"MS {kind} brain"] = (f"{start}.nii.gz", f"{start}_brainmask.nii.gz")
     for name, (scan, mask) in pairs.items():
+        if only not in name:
+            continue
         if not (folder / scan).is_file():
             print(f"{name}: not here")
             continue
@@ -230,6 +232,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--spacing", type=float, default=1.5, help="of the painted heads, mm")
     parser.add_argument("--scenes", type=int, default=6, help="painted heads")
     parser.add_argument("--most", type=int, default=0, help="structures of a head, drawn at random; 0 takes all")
+    parser.add_argument("--only", default="", help="real scans whose name holds this")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path)
@@ -237,7 +240,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.what == "time":
         result: dict[str, Any] = {"time": [timing(model, args.rounds) for model in args.models]}
     else:
-        groups = real() if args.what == "real" else synthetic(args.spacing, args.scenes, args.seed)
+        groups = real(args.only) if args.what == "real" else synthetic(args.spacing, args.scenes, args.seed)
         rows = measure(groups, args.models, args.most, args.seed)
         result = {"summary": summary(rows), "rows": rows}
     print(json.dumps(result.get("summary", result), indent=1))
