@@ -168,6 +168,20 @@ class Trainer:
         (self.args.run / "facts.json").write_text(json.dumps(facts, indent=1))
 
 
+def export(run: Path, target: Path) -> None:
+    """Put the slow net of a run in the package, and its steps and checksum on the card beside it."""
+    import hashlib
+
+    facts = json.loads((run / "facts.json").read_text())
+    raw = (run / "click3d.safetensors").read_bytes()
+    target.write_bytes(raw)
+    card_file = target.with_suffix(".json")
+    card = json.loads(card_file.read_text()) if card_file.exists() else {"name": "click3d"}
+    card |= {"sha256": hashlib.sha256(raw).hexdigest()} | {k: facts[k] for k in ("seed", "steps", "minutes", "batch")}
+    card["figures"] = {}  # those of other weights: measure again with benchmarks/prompts.py
+    card_file.write_text(json.dumps(card, indent=1) + "\n")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Train for some minutes; resumable."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -178,7 +192,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--init", type=Path)
     parser.add_argument("--painters", type=int, default=1)
     parser.add_argument("--run", type=Path, default=CACHE.parent / "runs" / "click3d")
+    parser.add_argument("--export", type=Path, help="put what a run has so far here, and train no further")
     args = parser.parse_args(argv)
+    if args.export:
+        export(args.run, args.export)
+        return
     args.run.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     trainer = Trainer(args)
