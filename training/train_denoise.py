@@ -26,6 +26,13 @@ from training.paths import CACHE, DATA
 from training.synth import load_heads
 from training.synth.geometry import chance, smooth_noise, uniform
 
+CARD = {
+    "name": "denoiser",
+    "data": "painted heads from 13 SynthSeg label maps (Apache-2.0) and piled-up random shapes; no real scan",
+    "recipe": "training/train_denoise.py",
+    "licence": "BSD-3-Clause",
+    "limits": "White noise of 1 to 25 %, Rician or Gaussian. Not trained on real scans or on anatomy other than heads.",
+}
 HELD_OUT = ("16", "17", "19")
 """Label maps never painted for training: the benchmark's held-back heads."""
 
@@ -42,8 +49,8 @@ class Schedule:
 
 
 SCHEDULES = {
-    "cpu": Schedule(minutes=90, batch=2, side=40, bank=220, rate=0.03),
-    "gpu": Schedule(minutes=240, batch=16, side=64, bank=2000, rate=0.02),
+    "cpu": Schedule(minutes=90, batch=2, side=40, bank=220, rate=0.01),
+    "gpu": Schedule(minutes=240, batch=16, side=64, bank=2000, rate=0.01),
 }
 
 
@@ -302,7 +309,7 @@ def main(argv: list[str] | None = None) -> None:
             found = validate(run.average, bank, args.device)
             print(f"{run.step} {found}", flush=True)
             if args.export is not None:
-                facts = {"steps": run.step, "minutes": round(run.spent / 60, 1), "seed": args.seed, **found}
+                facts = CARD | {"steps": run.step, "minutes": round(run.spent / 60, 1), "seed": args.seed, **found}
                 export(run.average, args.export, facts)
         if progress >= 1:
             return

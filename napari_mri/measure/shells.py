@@ -66,6 +66,41 @@ def nearest(group: list[int], frames: Frames | None, count: int) -> dict[int, li
     return out
 
 
+def angular(group: list[int], frames: Frames | None) -> NDArray[np.float32] | None:
+    """Return the matrix that predicts each frame of a shell from the others by smooth interpolation on the sphere.
+
+    Even spherical harmonics are fitted to all directions but one (with the Laplace-Beltrami penalty of Descoteaux
+    et al., Magn Reson Med 2007;58:497) and read at that one, so the diagonal is 0 and no frame predicts its own noise.
+
+    Returns
+    -------
+    ndarray, (C, C), rows targets; None where directions are unknown or too few (fewer than 10).
+    """
+    from scipy.special import sph_harm_y
+
+    if frames is None or len(frames.bvecs) <= max(group) or len(group) < 10:
+        return None
+    v = np.asarray(frames.bvecs, dtype=float)[group]
+    lengths = np.linalg.norm(v, axis=1)
+    if (lengths < 0.5).any():
+        return None
+    v /= lengths[:, None]
+    polar, azimuth = np.arccos(np.clip(v[:, 2], -1, 1)), np.arctan2(v[:, 1], v[:, 0])
+    columns, penalties = [], []
+    for order in range(0, 5 if len(group) >= 20 else 3, 2):
+        for degree in range(-order, order + 1):
+            value = sph_harm_y(order, abs(degree), polar, azimuth)
+            columns.append(value.real if degree >= 0 else value.imag)
+            penalties.append((order * (order + 1)) ** 2)
+    basis, penalty = np.stack(columns, 1), 0.006 * np.diag(np.asarray(penalties, dtype=float))
+    matrix = np.zeros((len(group), len(group)))
+    for place in range(len(group)):
+        others = np.arange(len(group)) != place
+        b = basis[others]
+        matrix[place, others] = basis[place] @ np.linalg.solve(b.T @ b + penalty, b.T)
+    return matrix.astype(np.float32)
+
+
 def series_noise(scan: Volume, sigma: float, kind: str, rt: Runtime) -> tuple[float, bool]:
     """Return sigma and whether it is Rician, for a whole series.
 

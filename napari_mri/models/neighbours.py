@@ -1,7 +1,8 @@
 """Denoise a 4D series by guessing each frame from its neighbours: the first stage of DDM², made quick.
 
 The noise of a frame is independent of that in the others, so a net that never sees the frame it guesses cannot
-learn its noise. Frames are neighbours by gradient direction within one shell, or by time. The guess and the frame
+learn its noise. Frames are neighbours by gradient direction within one shell, or by time; with ten directions or
+more a smooth function on the sphere, fitted to the others, is the first of its inputs. The guess and the frame
 itself are then mixed by how good guesses are at each place, so what only one direction shows is not lost. All of
 it happens in a scale in which Rician noise is Gaussian; the way back takes the noise floor away.
 
@@ -116,7 +117,14 @@ def _group(even: Array, group: list[int], scan: Volume, p: Params, rt: Runtime, 
     series = torch.from_numpy(np.ascontiguousarray(np.moveaxis(part, -1, 0)) / np.float32(top)).to(rt.device)
     place = {number: n for n, number in enumerate(group)}
     table = [[place[m] for m in near[number]] for number in group]
+    matrix = shells.angular(group, scan.frames)
+    if matrix is not None:  # the smooth guess over directions comes first among the neighbours
+        smooth = torch.tensordot(torch.from_numpy(matrix).to(rt.device), series, 1)
+        table = [[len(series) + n, *row] for n, row in enumerate(table)]
+        series = torch.cat([series, smooth])
     net = Neighbours(len(table[0])).to(rt.device)
+    if matrix is not None:
+        net.mean.data[0] = 4.0
     width = share[1] - share[0]
     plan = Plan(p.minutes * width, p.steps, share=(share[0] + 0.02 * width, share[0] + 0.8 * width))
     draw = _Draw(series, table, rt.seed)
@@ -166,7 +174,7 @@ def _guessed(
     """Guess every frame; slabs along the first axis keep memory low."""
     import torch
 
-    count, length = series.shape[0], series.shape[1]
+    count, length = len(table), series.shape[1]
     out = np.empty((*series.shape[1:], count), dtype=np.float32)
     reach, slab = 5, max(8, int(4e6 // max(1, series[0, 0].numel())))
     with torch.inference_mode():

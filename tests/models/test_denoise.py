@@ -168,6 +168,20 @@ def test_opposite_directions_are_neighbours() -> None:
     assert all(n not in others for n, others in near.items())
 
 
+def test_angular_guess_never_uses_the_frame_itself() -> None:
+    rng = np.random.default_rng(0)
+    v = rng.normal(size=(24, 3))
+    v /= np.linalg.norm(v, axis=1, keepdims=True)
+    frames = Frames("diffusion", bvals=(1000,) * 24, bvecs=tuple((float(a), float(b), float(c)) for a, b, c in v))
+    matrix = shells.angular(list(range(24)), frames)
+    assert matrix is not None
+    assert (np.diag(matrix) == 0).all()
+    signal = 5 + 2 * v[:, 0] ** 2 - v[:, 1] * v[:, 2]
+    np.testing.assert_allclose(matrix @ signal, signal, atol=0.35)
+    assert shells.angular([0, 1, 2], frames) is None
+    assert shells.angular(list(range(24)), None) is None
+
+
 def test_frames_in_time_are_neighbours_in_time() -> None:
     assert set(shells.nearest(list(range(9)), None, 2)[4]) == {3, 5}
 
