@@ -186,7 +186,7 @@ def end_to_end(scan: Volume, model: str) -> dict[str, float]:
     data[inner] = scan.data
     with tempfile.TemporaryDirectory() as folder:
         mri.save(Volume(data, grid), Path(folder) / "head.nii.gz")
-        command = [sys.executable, "-m", "napari_mri.cli", "skullstrip", f"{folder}/head.nii.gz", f"{folder}/mask.nii.gz"]
+        command = [sys.executable, "-c", "from napari_mri.cli import main; main()", "skullstrip", f"{folder}/head.nii.gz", f"{folder}/mask.nii.gz"]
         begin = time.perf_counter()
         child = subprocess.Popen([*command, "--model", model, "--device", "cpu"], stderr=subprocess.DEVNULL)
         _, status, usage = os.wait4(child.pid, 0)
