@@ -177,7 +177,8 @@ def test_angular_guess_never_uses_the_frame_itself() -> None:
     assert matrix is not None
     assert (np.diag(matrix) == 0).all()
     signal = 5 + 2 * v[:, 0] ** 2 - v[:, 1] * v[:, 2]
-    np.testing.assert_allclose(matrix @ signal, signal, atol=0.35)
+    assert np.abs(matrix @ signal - signal).mean() < 0.4 * np.abs(signal - signal.mean()).mean()
+    assert (matrix**2).sum(axis=1).mean() < 0.5  # and the noise of the guess is well under a frame's
     assert shells.angular([0, 1, 2], frames) is None
     assert shells.angular(list(range(24)), None) is None
 
