@@ -63,7 +63,7 @@ def scan_for(listed: registry.Listed, grid: Grid, dtype: type = np.float32) -> V
     if wants is None or wants.min_frames < 2:
         return scan
     rng = np.random.default_rng(1)
-    count = max(wants.min_frames, 4 if slow_series(listed) else 8)
+    count = max(wants.min_frames, 5 if slow_series(listed) else 8)
     data = np.stack([scan.data + rng.normal(0, 12, grid.shape) for _ in range(count)], axis=-1)
     ways = rng.normal(size=(count, 3))
     ways /= np.linalg.norm(ways, axis=1, keepdims=True)
