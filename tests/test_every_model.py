@@ -57,7 +57,7 @@ def scan_for(listed: registry.Listed, grid: Grid, dtype: type = np.float32) -> V
     """Return a scan the model can take: 4D for those that need several frames."""
     if slow_series(listed):  # hours on a whole scan: a few slices of the same place
         low = np.asarray(grid.shape) // 2 - (6, 5, 1)
-        grid = grid.cropped(low, low + (12, 10, 3))
+        grid = grid.cropped(low, np.add(low, (12, 10, 3)))
     scan = head(grid, dtype)
     wants = listed.model.card.wants if listed.model else None
     if wants is None or wants.min_frames < 2:
