@@ -47,8 +47,9 @@ constraints:
 train-click3d: $(VENV)/.ready
 	$(BIN)/python -m training.train_click3d --resume
 
+# Goes on from the last checkpoint; the weights and their card land in runs/, to be looked at before they are shipped.
 train-skullstrip: $(VENV)/.ready
-	$(BIN)/python -m training.train_skullstrip
+	$(BIN)/python -m training.train_skullstrip --export runs/skullnet
 
 train-denoise: $(VENV)/.ready
 	$(BIN)/python -m training.train_denoise --export napari_mri/weights
