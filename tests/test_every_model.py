@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from napari_mri import registry, tasks
-from napari_mri.core.errors import BadOption, Cancelled, MriError
+from napari_mri.core.errors import BadOption, Cancelled, MriError, WeightsProblem
 from napari_mri.core.grid import Grid
 from napari_mri.core.history import Order
 from napari_mri.core.model import knobs
-from napari_mri.core.prompts import Box, Lasso, Point, Prompts, Scribble
+from napari_mri.core.prompts import Box, Extremes, Lasso, Point, Prompts, Scribble
 from napari_mri.core.volume import Frames, Labels, Volume
 from napari_mri.engine.runtime import LocalRuntime
 from tests.scans import GRIDS, blob, grid_of, head
@@ -89,14 +89,16 @@ def marks(listed: registry.Listed) -> Prompts:
     assert listed.model is not None
     x, y, z = MIDDLE
     ring = [(x + 15 * np.cos(t), y + 15 * np.sin(t), z) for t in np.linspace(0, 2 * np.pi, 9)[:-1]]
+    ends = ((x - 40, y, z), (x + 40, y, z), (x, y - 47, z), (x, y + 47, z), (x, y, z - 37), (x, y, z + 37))
     offers = {
+        Extremes: lambda: Extremes(ends),  # first: a model that takes them needs them
         Point: lambda: Point(MIDDLE),
         Box: lambda: Box((x - 42, y - 49, z - 39), (x + 42, y + 49, z + 39)),
         Scribble: lambda: Scribble(((x - 8, y, z), (x, y, z), (x + 8, y, z))),
         Lasso: lambda: Lasso(tuple(ring)),
     }
-    for kind in listed.model.card.prompts:
-        if kind in offers:
+    for kind in offers:
+        if kind in listed.model.card.prompts:
             return Prompts((offers[kind](),))
     pytest.fail(f"{listed.name} takes prompts that no case knows: {listed.model.card.prompts}")
 
@@ -164,7 +166,11 @@ def test_storage_order_does_not_change_the_answer(listed: registry.Listed) -> No
     axes = "SRP" if listed.model and listed.model.card.wants.axes else "RAS"
     other = ran(listed, scan.turned(axes)).result.turned(plain.grid.axes)
     assert other.grid.same(plain.grid, 1e-4)
-    assert np.array_equal(other.data, plain.data)
+    if isinstance(plain, Labels):
+        assert np.array_equal(other.data, plain.data)
+    else:  # sums taken in another order differ in the last digits
+        span = float(plain.data.max()) - float(plain.data.min())
+        assert np.allclose(other.data, plain.data, rtol=0, atol=1e-4 * span)
 
 
 @named(RUN)
@@ -191,6 +197,14 @@ def test_stop_is_obeyed(listed: registry.Listed) -> None:
     assert len(seen) == 1
 
 
+def opened(listed: registry.Listed, scan: Volume) -> tasks.ScanSession:
+    """Open a session; a model that works only with a file of the user's is skipped with its own reason."""
+    try:
+        return tasks.open_session(Order(listed.task, listed.name, {}), scan, LocalRuntime("cpu"))
+    except WeightsProblem as reason:
+        pytest.skip(str(reason))
+
+
 @named(OPEN)
 @pytest.mark.parametrize("grid", GRIDS)
 def test_session_answers_on_the_scans_grid(listed: registry.Listed, grid: str) -> None:
@@ -198,7 +212,7 @@ def test_session_answers_on_the_scans_grid(listed: registry.Listed, grid: str) -
     if heavy(listed) and grid not in {"oblique", "anisotropic"}:
         pytest.skip("a net: two grids of the five are enough")
     scan = scan_for(listed, GRIDS[grid], np.int16)
-    with tasks.open_session(Order(listed.task, listed.name, {}), scan, LocalRuntime("cpu")) as session:
+    with opened(listed, scan) as session:
         first, again = session.answer(marks(listed)), session.answer(marks(listed))
     check(listed, scan, first)
     assert np.array_equal(first.data, again.data), "the same prompts must give the same answer"
@@ -211,5 +225,5 @@ def test_session_answers_on_the_scans_grid(listed: registry.Listed, grid: str) -
 def test_session_refuses_a_point_outside_the_scan(listed: registry.Listed) -> None:
     needed(listed)
     scan = scan_for(listed, GRIDS["plain"])
-    with tasks.open_session(Order(listed.task, listed.name, {}), scan, LocalRuntime("cpu")) as session, pytest.raises(MriError):
+    with opened(listed, scan) as session, pytest.raises(MriError):
         session.answer(Prompts((Point((900.0, 0.0, 0.0)),)))

@@ -107,7 +107,12 @@ def run_patch2self(scan: Volume, p: SelfParams, rt: Runtime) -> Volume:
         )
     sigma, is_rician = shells.series_noise(scan, p.sigma, "auto", rt)
     rt.report(0.1, "predicting frames")
-    clean = np.asarray(patch2self(data, np.asarray(bvals, dtype=float), b0_threshold=shells.B0), dtype=np.float32)
+    before = np.random.get_state()
+    np.random.seed(rt.seed)  # dipy draws its sketches from numpy's common generator
+    try:
+        clean = np.asarray(patch2self(data, np.asarray(bvals, dtype=float), b0_threshold=shells.B0), dtype=np.float32)
+    finally:
+        np.random.set_state(before)
     if p.floor and is_rician and sigma > 0:
         clean = rician.unbiased(clean, sigma)
     rt.report(0.95, "comparing")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -97,7 +99,10 @@ def test_synthstrip_runs_with_a_file_of_its_shape(tmp_path, monkeypatch) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_mindgrab_on_a_real_head(data_dir, weights_dir, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    if not os.environ.get("NAPARI_MRI_SLOW_TESTS"):
+        pytest.skip("takes minutes: set NAPARI_MRI_SLOW_TESTS=1")
     if not (weights_dir / "skullstrip_mindgrab" / "mindgrab.safetensors").is_file():
         pytest.skip("no MindGrab weights here")
     monkeypatch.setenv("NAPARI_MRI_WEIGHTS", str(weights_dir / "skullstrip_mindgrab"))
