@@ -137,6 +137,30 @@ def knobs(params: type) -> tuple[Knob, ...]:
     )
 
 
+def settings(params: type, given: Mapping[str, Any], owner: str) -> Any:
+    """Return a `Params` record from plain values, each in its option's type.
+
+    Parameters
+    ----------
+    params : type
+        Frozen dataclass of `knob` fields.
+    given : mapping of str to plain values
+    owner : str
+        Name of the model or tool, for the message.
+
+    Raises
+    ------
+    BadOption
+        For an unknown option, a wrong kind or a value out of range.
+    """
+    known = {k.name: k for k in knobs(params)}
+    for name in given:
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise BadOption(f"{owner} has no option '{name}'.", hint=f"Its options: {there}.")
+    return params(**{name: known[name].checked(value) for name, value in given.items()})
+
+
 @dataclass(frozen=True)
 class NoParams:
     """For a model without options."""
@@ -317,9 +341,4 @@ class Model:
         BadOption
             For an unknown option, a wrong kind or a value out of range.
         """
-        known = {k.name: k for k in self.knobs}
-        for name in given:
-            if name not in known:
-                there = ", ".join(known) or "none"
-                raise BadOption(f"{self.card.name} has no option '{name}'.", hint=f"Its options: {there}.")
-        return self.params(**{name: known[name].checked(value) for name, value in given.items()})
+        return settings(self.params, given, self.card.name)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from napari_mri.core.errors import BadOption, GridMismatch
 from napari_mri.core.grid import Grid
 from napari_mri.core.history import Order, Step
-from napari_mri.core.model import Knob, knob, knobs
+from napari_mri.core.model import Knob, knob, knobs, settings
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.edit.guard import Guard
 
@@ -157,12 +157,7 @@ class Tool:
         BadOption
             For an unknown option, a wrong kind or a value out of range.
         """
-        known = {k.name: k for k in self.knobs}
-        for name in given:
-            if name not in known:
-                there = ", ".join(known) or "none"
-                raise BadOption(f"{self.name} has no option '{name}'.", hint=f"Its options: {there}.")
-        return self.params(**{name: known[name].checked(value) for name, value in given.items()})
+        return settings(self.params, given, self.name)
 
     def __call__(
         self,
