@@ -45,7 +45,7 @@ def watch(viewer: ViewerModel) -> None:
 
     viewer.layers.events.inserted.connect(on_inserted)
     viewer.dims.events.order.connect(on_turned)
-    viewer.camera.events.orientation.connect(on_turned)
+    viewer.scene.camera.events.orientation.connect(on_turned)
     for layer in viewer.layers:
         welcome(layer, viewer)
 
@@ -88,7 +88,7 @@ def look(viewer: ViewerModel, plane: str, *, radiological: bool = True) -> None:
     extra = viewer.dims.ndim - 3
     viewer.dims.order = (*range(extra), *(extra + axis for axis in PLANES[plane]))
     # Never by a negative scale: brushes and writers would have to know about it.
-    viewer.camera.orientation2d = ("up", "left" if radiological else "right")
+    viewer.scene.camera.orientation2d = ("up", "left" if radiological else "right")
     viewer.reset_view()
     say_plane(viewer)
 
@@ -98,10 +98,10 @@ def say_plane(viewer: ViewerModel) -> None:
     text = viewer.canvas.overlays.text
     shown = tuple(axis - (viewer.dims.ndim - 3) for axis in viewer.dims.order[-2:])
     known = any(bridge.shown(layer) is not None for layer in viewer.layers)
-    if not known or viewer.dims.ndim < 3 or viewer.camera.orientation2d[0] != "up":
+    if not known or viewer.dims.ndim < 3 or viewer.scene.camera.orientation2d[0] != "up":
         text.visible = False
         return
-    mirrored = viewer.camera.orientation2d[1] == "left"
+    mirrored = viewer.scene.camera.orientation2d[1] == "left"
     sides = {
         (1, 2): "Axial · patient's right is on the " + ("left" if mirrored else "right"),
         (0, 2): "Coronal · patient's right is on the " + ("left" if mirrored else "right"),

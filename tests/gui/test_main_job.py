@@ -53,7 +53,7 @@ def test_the_main_job(window, qtbot, kind, request, tmp_path):
     assert len(window.layers) == 1
     image = window.layers[0]
     scan = bridge.volume_of(image)
-    assert window.camera.orientation2d == ("up", "left")
+    assert window.scene.camera.orientation2d == ("up", "left")
 
     run = RunWidget(window)
     window.window.add_dock_widget(run, name="Run a model")

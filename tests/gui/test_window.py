@@ -29,7 +29,7 @@ def add(viewer, volume):
 
 def test_the_first_scan_sets_the_window_up(viewer):
     add(viewer, head(GRIDS["permuted"]))
-    assert viewer.camera.orientation2d == ("up", "left")
+    assert viewer.scene.camera.orientation2d == ("up", "left")
     assert viewer.dims.order == (0, 1, 2)
     assert viewer.canvas.overlays.scale_bar.visible
     text = viewer.canvas.overlays.text
@@ -42,13 +42,13 @@ def test_later_scans_leave_the_users_view_alone(viewer):
     window.look(viewer, "coronal", radiological=False)
     add(viewer, head(GRIDS["flipped"]))
     assert viewer.dims.order == (1, 0, 2)
-    assert viewer.camera.orientation2d == ("up", "right")
+    assert viewer.scene.camera.orientation2d == ("up", "right")
     assert viewer.canvas.overlays.text.text == "Coronal · patient's right is on the right"
 
 
 def test_other_programs_images_change_nothing(viewer):
     viewer.add_image(np.zeros((5, 6, 7)))
-    assert viewer.camera.orientation2d == ("down", "right")
+    assert viewer.scene.camera.orientation2d == ("down", "right")
     assert not viewer.canvas.overlays.text.visible
 
 
@@ -79,7 +79,7 @@ def test_a_view_that_is_none_of_the_three_claims_nothing(viewer):
     assert not viewer.canvas.overlays.text.visible
     viewer.dims.order = (0, 1, 2)
     assert viewer.canvas.overlays.text.visible
-    viewer.camera.orientation2d = ("down", "right")
+    viewer.scene.camera.orientation2d = ("down", "right")
     assert not viewer.canvas.overlays.text.visible
 
 
