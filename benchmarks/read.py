@@ -25,7 +25,7 @@ from tests.conftest import real_data
 from tests.io.series import write_enhanced, write_series
 from tests.scans import grid_of
 
-RUNS = 5
+RUNS = 15
 SIZE = (256, 256, 192)
 Job = Callable[[], object]
 

@@ -34,7 +34,7 @@ def recipe_at(progress: float, number: int) -> Recipe:
     """Return the recipe of a batch: coarse voxels first, 2 mm and a little more in the end."""
     if progress < 0.45:
         spacing = (2.9, 4.0)
-    elif progress < 0.7:
+    elif progress < 0.55:
         spacing = (2.4, 3.2)
     else:
         spacing = (2.0, 2.5) if number % 4 else (2.4, 3.2)

@@ -87,7 +87,7 @@ def survey(path: Path) -> tuple[Found, ...]:
 
 def _record(path: Path | str, layout: Layout | None = None) -> File | None:
     elements = walk_file(path, WANTED, SEQUENCES, layout)
-    return None if elements is None else file_record(Path(path), elements)
+    return None if elements is None else file_record(str(path), elements)
 
 
 def _not_an_image(file: File) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from napari_mri.io.dicom_bytes import Elements
@@ -45,7 +46,8 @@ class File:
 
     Parameters
     ----------
-    path : Path
+    place : str
+        Its path (see `path`).
     elements : Elements
         Its raw elements; emptied once the frames are made.
     series, study, instance_uid, sop_class, modality, maker, title : str
@@ -61,7 +63,7 @@ class File:
         TR, ms; 0 where unknown.
     """
 
-    path: Path
+    place: str
     elements: Elements
     series: str = ""
     study: str = ""
@@ -81,6 +83,11 @@ class File:
     colour: str = ""
     repetition: float = 0.0
     scale: tuple[float, float] | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies; made when asked for, since most of a folder's files are never named."""
+        return Path(self.place)
 
 
 @dataclass(slots=True, eq=False)
@@ -154,14 +161,23 @@ class Frame:
 def text(elements: Elements, tag: int) -> str:
     """Return a string value, stripped; empty where it is absent."""
     raw = elements.values.get(tag)
-    return raw.decode("latin-1").strip("\0 ") if raw else ""
+    return _text(raw) if raw else ""
+
+
+# The files of a series repeat most of each other's values.
+@lru_cache(maxsize=2048)
+def _text(raw: bytes) -> str:
+    return raw.decode("latin-1").strip("\0 ")
 
 
 def numbers(elements: Elements, tag: int) -> tuple[float, ...]:
     """Return the values of a decimal or integer string; empty where absent or not all numbers."""
     raw = elements.values.get(tag)
-    if not raw:
-        return ()
+    return _numbers(raw) if raw else ()
+
+
+@lru_cache(maxsize=2048)
+def _numbers(raw: bytes) -> tuple[float, ...]:
     try:
         return tuple(map(float, raw.rstrip(b"\0 ").split(b"\\")))
     except ValueError:
@@ -192,8 +208,8 @@ def binary(elements: Elements, tag: int, kind: str) -> tuple[float, ...]:
 
 def short(elements: Elements, tag: int, otherwise: int) -> int:
     """Return a 16-bit unsigned value."""
-    values = binary(elements, tag, "H")
-    return int(values[0]) if values else otherwise
+    raw = elements.values.get(tag)
+    return int.from_bytes(raw[:2], "big" if elements.big else "little") if raw and len(raw) > 1 else otherwise
 
 
 def either(elements: Elements, tag: int) -> tuple[float, ...]:
@@ -230,7 +246,7 @@ def seconds(clock: str) -> float:
         return math.nan
 
 
-def file_record(path: Path, elements: Elements) -> File:
+def file_record(place: str, elements: Elements) -> File:
     """Return what all frames of a file share."""
     slope, inter = number(elements, 0x2005100E), number(elements, 0x2005100D)
     if "PHILIPS" not in text(elements, 0x00080070).upper():
@@ -241,7 +257,7 @@ def file_record(path: Path, elements: Elements) -> File:
         inter = floats[1][0] if floats[1] else 0.0
     repetition = number(elements, 0x00180080, 0.0)
     return File(
-        path=path,
+        place=place,
         elements=elements,
         series=text(elements, 0x0020000E),
         study=text(elements, 0x0020000D),
@@ -300,6 +316,11 @@ def part_of(types: tuple[str, ...], component: str, elements: Elements) -> str:
         code = binary(elements, 0x0043102F, "h")
         if code and 0 <= code[0] <= 3:
             return ("magnitude", "phase", "real", "imaginary")[int(code[0])]
+    return _part_named(types)
+
+
+@lru_cache(maxsize=256)
+def _part_named(types: tuple[str, ...]) -> str:
     for part, names in (
         ("phase", ("P", "PHASE", "PHASE MAP", "P_FFE", "P_SE")),
         ("real", ("R", "REAL", "R_FFE", "R_SE")),

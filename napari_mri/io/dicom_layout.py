@@ -75,8 +75,8 @@ class Layout:
         places = self.at + shift
         for _ in range(_MOST_DIFFERENT):
             # Only what lies in the window with its value: the rest, and a cut-off end, is the walk's.
-            inside = int(np.searchsorted(self.ends[index:], len(window) - shift, "right"))
-            inside = min(inside, int(np.searchsorted(places[index:], len(window) - _LONG_HEAD, "right")))
+            inside = int(self.ends[index:].searchsorted(len(window) - shift, "right"))
+            inside = min(inside, int(places[index:].searchsorted(len(window) - _LONG_HEAD, "right")))
             here = places[index : index + inside]
             part = slice(index, index + inside)
             fits = (eights[here] == self.heads[part]) & ((fours[here + 8] == self.tails[part]) | ~self.long[part])

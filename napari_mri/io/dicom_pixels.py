@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,8 +71,16 @@ def read_stack(stack: Stack) -> NDArray[Any]:
         out = np.empty(shape, dtype)
     except (MemoryError, ValueError) as error:
         raise OutOfMemory(f"{np.prod(shape, dtype=float):.2g} voxels do not fit into memory.") from error
-    with ThreadPoolExecutor(min(_WORKERS, len(jobs))) as pool:
-        for _ in pool.map(lambda key: _fill(files[key], jobs[key], out), jobs):
+    keys = list(jobs)
+
+    def fill(share: int) -> None:
+        for key in keys[share::n_shares]:
+            _fill(files[key], jobs[key], out)
+
+    # A task for each file would cost as much as reading it.
+    n_shares = min(4 * _WORKERS, len(keys))
+    with ThreadPoolExecutor(min(_WORKERS, n_shares)) as pool:
+        for _ in pool.map(fill, range(n_shares)):
             pass
     values = _scaled(stack, out)
     turned = values.transpose(3, 2, 1, 0)
@@ -86,7 +93,7 @@ def _check_length(file: File) -> None:
         return
     needed = file.rows * file.columns * file.n_frames * stored_type(file).itemsize
     whole = file.elements.whole
-    there = (len(whole) if whole is not None else os.path.getsize(file.path)) - file.elements.pixels_at
+    there = (len(whole) if whole is not None else os.path.getsize(file.place)) - file.elements.pixels_at
     if there < needed:
         raise BrokenFile(
             f"{file.path.name} is cut off: {max(there, 0) / 1e6:.2f} of {needed / 1e6:.2f} MB of pixels are there.",
@@ -102,7 +109,7 @@ def _fill(file: File, slots: list[Slot], out: NDArray[Any]) -> None:
     dtype = stored_type(file)
     size = file.rows * file.columns * dtype.itemsize
     whole = file.elements.whole
-    handle = os.open(file.path, os.O_RDONLY | getattr(os, "O_BINARY", 0)) if whole is None else -1
+    handle = os.open(file.place, os.O_RDONLY | getattr(os, "O_BINARY", 0)) if whole is None else -1
     try:
         page: NDArray[Any] | None = None
         page_number = -1
@@ -111,12 +118,12 @@ def _fill(file: File, slots: list[Slot], out: NDArray[Any]) -> None:
             start = file.elements.pixels_at + frame.number * size
             straight = frame.tile is None and dtype == out.dtype and whole is None
             if straight:
-                _read_exactly(handle, target, start, file.path)
+                _read_exactly(handle, target, start, file.place)
             else:
                 if page is None or page_number != frame.number:
                     page, page_number = np.empty((file.rows, file.columns), dtype), frame.number
                     if whole is None:
-                        _read_exactly(handle, page, start, file.path)
+                        _read_exactly(handle, page, start, file.place)
                     else:
                         page[...] = np.frombuffer(whole, dtype, page.size, start).reshape(page.shape)
                 target[...] = page if frame.tile is None else _tile(page, frame)
@@ -131,7 +138,7 @@ def _tile(page: NDArray[Any], frame: Frame) -> NDArray[Any]:
     return page[down : down + frame.rows, across : across + frame.columns]
 
 
-def _read_exactly(handle: int, target: NDArray[Any], start: int, path: Path) -> None:
+def _read_exactly(handle: int, target: NDArray[Any], start: int, place: str) -> None:
     view = target.reshape(-1).view(np.uint8).data
     done = 0
     while done < len(view):
@@ -143,7 +150,7 @@ def _read_exactly(handle: int, target: NDArray[Any], start: int, path: Path) -> 
             got = len(piece)
             view[done : done + got] = piece
         if not got:
-            raise cut_off(path.name)
+            raise cut_off(os.path.basename(place))
         done += got
 
 
