@@ -1,0 +1,224 @@
+"""What all super-resolution models share: the finer grid, the start by cubic spline, agreement with the scan, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mri.core.errors import BadOption
+from napari_mri.core.grid import Grid
+from napari_mri.core.model import Runtime, knob
+from napari_mri.core.volume import Volume
+from napari_mri.measure.consistency import (
+    PROFILES,
+    Consistency,
+    Matrix,
+    Slicing,
+    along_axes,
+    compared,
+    filled_spectrum,
+    slicing,
+)
+
+Array = NDArray[np.float32]
+
+MOST_FACTOR = 8.0
+"""Between slices further apart than this there is nothing left to connect."""
+MOST_VOXELS = 1.5e9
+"""6 GB of float32 a volume: beyond it a wish for a spacing is more likely a slip."""
+INTERPOLATED = 0.8
+"""An axis with signal up to less than this share of its highest frequency was interpolated before."""
+SAME = 1e-3
+"""Relative difference below which two spacings are one."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The options of every super-resolution model: what is wished, and how the scan was sliced."""
+
+    spacing: float = knob(
+        0.0, "Wished spacing along all axes; 0 takes the finest spacing of the scan.", low=0.0, high=20.0, unit="mm"
+    )
+    thickness: float = knob(
+        0.0,
+        "Slice thickness of the scan, if it is not the distance between slices; 0 takes that distance.",
+        low=0.0,
+        high=40.0,
+        unit="mm",
+    )
+    profile: str = knob("box", "Sensitivity across a slice: even (box) or Gaussian.", choices=PROFILES)
+
+
+@dataclass(frozen=True, eq=False)
+class Way:
+    """From a scan to its finer grid: average where it is finer than wished, then refine, then correct.
+
+    Parameters
+    ----------
+    average : Slicing or None
+        From the scan to the middle grid; None where the scan is nowhere finer than wished.
+    middle, fine : Grid
+        The (averaged) scan's and the result's.
+    refine : tuple of (fine, middle) ndarray or None
+        Cubic B-spline along each axis.
+    measure : Slicing
+        How the middle grid samples the fine one.
+    """
+
+    average: Slicing | None
+    middle: Grid
+    fine: Grid
+    refine: tuple[Matrix | None, ...]
+    measure: Slicing
+
+    def start(self, data: NDArray[np.generic]) -> Array:
+        """Return one frame of the scan on the middle grid."""
+        return np.asarray(data, dtype=np.float32) if self.average is None else self.average.sampled(data)
+
+    def spline(self, start: Array) -> Array:
+        """Return the cubic spline through a frame on the middle grid, on the fine grid."""
+        return along_axes(start, self.refine)
+
+    def agreed(self, result: Array, start: Array, consistent: bool = True) -> Array:
+        """Return the nearest fine voxels that the frame could have been measured from; never below 0 if it is not.
+
+        Parameters
+        ----------
+        result : ndarray, `fine.shape`
+            Changed in place or left as garbage.
+        start : ndarray, `middle.shape`
+        consistent : bool
+            False only cuts off what is below 0.
+        """
+        if consistent:
+            result = self.measure.corrected(result, start)
+        if start.min() >= 0:  # a magnitude has no undershoot
+            np.maximum(result, 0, out=result)
+            if consistent:
+                result = self.measure.scaled(result, start)
+        return result
+
+    @property
+    def factors(self) -> tuple[float, float, float]:
+        """How many fine voxels a voxel of the middle grid is split into along each axis."""
+        i, j, k = (a / b for a, b in zip(self.middle.spacing, self.fine.spacing, strict=True))
+        return i, j, k
+
+
+def way_of(grid: Grid, wish: Wish) -> Way:
+    """Return the way from a scan's grid to the wished one.
+
+    The new grid has the first outer corner of the old one and, where the spacing divides the field of
+    view, all eight.
+
+    Raises
+    ------
+    BadOption
+        If the result would be too large.
+    """
+    own = np.asarray(grid.spacing)
+    step = np.full(3, wish.spacing or own.min())
+    step = np.where(np.abs(step / own - 1) < SAME, own, step)
+    if np.prod(np.asarray(grid.size_mm) / step) > MOST_VOXELS:
+        raise BadOption(
+            f"A spacing of {step.min():.3g} mm makes too many voxels of this scan.", hint="Wish for a coarser spacing."
+        )
+    middle = grid.respaced(np.maximum(own, step)) if (step > own).any() else grid
+    fine = middle.respaced(step) if (step < own).any() else middle
+    widths = np.asarray(middle.spacing)
+    if wish.thickness > 0 and slice_axis(grid) is not None:
+        axis = int(np.argmax(own))
+        widths[axis] = max(wish.thickness, widths[axis]) if step[axis] > own[axis] else wish.thickness
+    # Along an axis that is not refined the thickness cannot be undone, so it is not asked about either.
+    widths = np.where(step < own, widths, middle.spacing)
+    return Way(
+        slicing(middle, grid) if middle is not grid else None,
+        middle,
+        fine,
+        tuple(_spline(middle, fine, axis) for axis in range(3)),
+        slicing(middle, fine, widths, wish.profile),
+    )
+
+
+def refined(scan: Volume, way: Way, make: Callable[[Array, int], Array], rt: Runtime) -> Volume:
+    """Make every frame of the result, compare it with the scan, tell the difference and offer it.
+
+    Parameters
+    ----------
+    scan : Volume, (I, J, K) or (I, J, K, C)
+    way : Way
+    make : callable
+        ``make(start, number) -> result``: a frame on the middle grid, and its number, to the fine grid.
+    rt : Runtime
+        Is offered ``"residual"``: scan minus re-sampled result, on the middle grid.
+
+    Returns
+    -------
+    Volume
+        On the fine grid; frames as in the scan.
+    """
+    results: list[Array] = []
+    judged: list[Consistency] = []
+    for number in range(scan.n_frames):
+        start = way.start(scan.frame(number).data)
+        results.append(make(start, number))
+        judged.append(compared(Volume(start, way.middle), way.measure.sampled(results[-1])))
+    worst = max(judged, key=lambda one: one.percent)
+    rt.warn(f"Data consistency{' of the worst frame' if len(judged) > 1 else ''}: {worst}.")
+    residual = [one.residual.data for one in judged]
+    rt.offer("residual", replace(scan, data=_joined(residual, scan), grid=way.middle))
+    return replace(scan, data=_joined(results, scan), grid=way.fine)
+
+
+def _joined(frames: list[Array], scan: Volume) -> Array:
+    return frames[0] if scan.data.ndim == 3 else np.stack(frames, axis=-1)
+
+
+def slice_axis(grid: Grid) -> int | None:
+    """Return the axis of the thick slices; None for a scan of equal spacings."""
+    step = grid.spacing
+    return int(np.argmax(step)) if max(step) > min(step) * 1.01 else None
+
+
+def _spline(middle: Grid, fine: Grid, axis: int) -> Matrix | None:
+    """Return the (fine, middle) matrix of cubic B-spline interpolation along an axis; borders go on outside."""
+    from scipy.ndimage import map_coordinates
+
+    count, wanted = middle.shape[axis], fine.shape[axis]
+    if abs(middle.spacing[axis] / fine.spacing[axis] - 1) < SAME:
+        return None
+    ratio = fine.spacing[axis] / middle.spacing[axis]
+    place = np.clip((np.arange(wanted) + 0.5) * ratio - 0.5, 0, count - 1)
+    # Interpolating unit vectors gives the matrix; along the second axis the points lie on the samples.
+    points = np.meshgrid(place, np.arange(count), indexing="ij")
+    matrix: Matrix = map_coordinates(np.eye(count), points, order=3, mode="mirror")
+    return matrix
+
+
+def tell_limits(scan: Volume, way: Way, p: Wish, rt: Runtime) -> None:
+    """Say what the scan cannot hold."""
+    own, wish = np.asarray(scan.spacing), np.asarray(way.fine.spacing)
+    factor = own / wish
+    axis = int(np.argmax(factor))
+    if factor.max() < 1 + SAME:
+        rt.warn(f"Nothing to refine: the scan's spacing is {own.min():.3g} mm already.")
+    if factor.max() > MOST_FACTOR:
+        rt.warn(
+            f"Factor {factor.max():.1f}: slices {own[axis]:.3g} mm apart do not hold what {wish[axis]:.3g} mm would show."
+        )
+    if (factor < 1 - SAME).any():
+        rt.warn(f"The scan is finer than {wish.max():.3g} mm along some axes and was averaged there.")
+    if 0 < p.thickness < own[axis] * 0.98 and axis == slice_axis(scan.grid):
+        rt.warn(f"{own[axis] - p.thickness:.3g} mm between slices were not measured: they are guessed from both sides.")
+    filled = filled_spectrum(scan.frame(scan.n_frames // 2).data)
+    # Only the axes that are refined: a detail that is not there cannot be sharpened.
+    empty = [(share, n) for n, share in enumerate(filled) if share < INTERPOLATED and factor[n] > 1 + SAME]
+    if empty:
+        share, n = min(empty)
+        rt.warn(
+            f"The scan seems interpolated already: along its {own[n]:.3g} mm axis nothing is finer than "
+            f"about {own[n] / share:.2g} mm."
+        )
