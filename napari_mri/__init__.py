@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from napari_mri.core.errors import MriError
     from napari_mri.core.grid import Grid
     from napari_mri.core.history import Order, Step
-    from napari_mri.core.prompts import Box, Extremes, Lasso, Mask, Point, Prompts, Scribble
+    from napari_mri.core.prompts import Box, Extremes, Lasso, Mask, Point, Prompts, Scribble, Slab
     from napari_mri.core.volume import Labels, Volume
     from napari_mri.io.files import load, load_all, load_labels, save
     from napari_mri.registry import list_models
@@ -24,11 +24,13 @@ _HOME = {
     "list_models": "registry",
     "Volume": "core.volume", "Labels": "core.volume", "Grid": "core.grid", "Order": "core.history", "Step": "core.history",
     "Prompts": "core.prompts", "Point": "core.prompts", "Box": "core.prompts", "Scribble": "core.prompts",
-    "Lasso": "core.prompts", "Extremes": "core.prompts", "Mask": "core.prompts", "MriError": "core.errors",
+    "Lasso": "core.prompts", "Extremes": "core.prompts", "Mask": "core.prompts", "Slab": "core.prompts",
+    "MriError": "core.errors",
 }  # fmt: skip
 
 __all__ = [
-    "Box", "Extremes", "Grid", "Labels", "Lasso", "Mask", "MriError", "Order", "Point", "Prompts", "Scribble", "Step", "Volume",
+    "Box", "Extremes", "Grid", "Labels", "Lasso", "Mask", "MriError", "Order", "Point", "Prompts", "Scribble", "Slab", "Step",
+    "Volume",
     "denoise", "list_models", "load", "load_all", "load_labels", "open_session", "run", "save", "segment",
     "skullstrip", "superres",
 ]  # fmt: skip

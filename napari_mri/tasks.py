@@ -19,7 +19,7 @@ from napari_mri.core.errors import BadPrompt, GeometryProblem, GridMismatch, Mri
 from napari_mri.core.grid import way_back
 from napari_mri.core.history import Order, Step
 from napari_mri.core.model import TASKS, Model, Session
-from napari_mri.core.prompts import Box, Mask, Point, Prompts
+from napari_mri.core.prompts import Box, Mask, Point, Prompts, Slab
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.engine.runtime import LocalRuntime
 
@@ -229,6 +229,18 @@ def _step(model: Model, params: Any, scan: Volume, rt: LocalRuntime, seconds: fl
     return Step(f"{card.task.name} by {card.name}", order, facts, tuple(rt.warnings))
 
 
+def _within(labels: Labels, slabs: tuple[Slab, ...]) -> Labels:
+    """Cut an answer to the slices it may lie in."""
+    if not slabs:
+        return labels
+    data = labels.data.copy()
+    where = np.nonzero(data)
+    places = labels.grid.to_patient(np.stack(where, axis=1))
+    beyond = ~np.all([slab.holds(places) for slab in slabs], axis=0)
+    data[tuple(axis[beyond] for axis in where)] = 0
+    return dataclasses.replace(labels, data=data)
+
+
 class ScanSession(Session):
     """A model's session on a scan in any storage order; answers lie on the scan's own grid.
 
@@ -254,7 +266,8 @@ class ScanSession(Session):
         BadPrompt
         """
         takes = self.model.card.prompts
-        for mark in prompts:
+        for mark in prompts.pointing():
+            assert not isinstance(mark, Slab)
             if type(mark) not in takes:
                 known = ", ".join(str(getattr(kind, "kind", kind.__name__)) for kind in takes) or "none"
                 raise BadPrompt(f"{self.model.card.title} takes no {mark.kind}.", hint=f"It takes: {known}.")
@@ -277,10 +290,12 @@ class ScanSession(Session):
         self.check(prompts)
         began = time.monotonic()
         self.rt.warnings.clear()
-        answer = self._inner.answer(prompts)
+        self._inner.bounds = prompts.of(Slab)
+        answer = self._inner.answer(prompts.pointing())
         self.score = self._inner.score
         home = _born_from(self.scan, answer.reordered(self._order_back, self._flips_back), self.model)
         assert isinstance(home, Labels)
+        home = _within(home, prompts.of(Slab))
         _judge(home, self.model, self.rt)
         seconds = time.monotonic() - began
         # The scan does not change while the session is open: its fingerprint is taken once, not at every click.

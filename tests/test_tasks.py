@@ -20,7 +20,7 @@ from napari_mri.core.errors import (
 from napari_mri.core.grid import Grid
 from napari_mri.core.history import Order, Step
 from napari_mri.core.model import DENOISE, SEGMENT, SKULLSTRIP, SUPERRES, Card, Model, Session, Wants, knob
-from napari_mri.core.prompts import Box, Point, Prompts
+from napari_mri.core.prompts import Box, Point, Prompts, Slab
 from napari_mri.core.volume import Frames, Volume
 from napari_mri.engine.runtime import LocalRuntime
 from tests.scans import GRIDS, blob, head
@@ -253,6 +253,23 @@ def test_clicks_hit_the_voxel_they_mean(name):
     assert session._inner.closed
     again = tasks.replay(mask.history[-1], scan)
     assert np.array_equal(again.result.data, mask.data)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_range_of_slices_cuts_the_answer_and_nothing_else(name):
+    scan = head(GRIDS[name])
+    place = scan.grid.to_patient((9, 12, 7))
+    for axis in range(3):
+        normal = scan.grid.directions[:, axis]
+        slab = Slab(tuple(normal), float(place @ normal), float(place @ normal) + 40)
+        with tasks.open_session(Order("segment", "ball"), scan) as session:
+            whole = session.answer(Prompts((Point(tuple(place)),)))
+            part = session.answer(Prompts((slab, Point(tuple(place)))))
+        expected = whole.data.copy()
+        expected[tuple(slice(0, (9, 12, 7)[axis]) if a == axis else slice(None) for a in range(3))] = 0
+        assert np.array_equal(part.data, expected)
+        assert 0 < part.data.sum() < whole.data.sum()
+        assert np.array_equal(tasks.replay(part.history[-1], scan).result.data, part.data)
 
 
 def test_prompts_that_cannot_be_are_refused():

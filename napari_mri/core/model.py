@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar, get_type_hints
 
 from napari_mri.core.errors import BadOption
-from napari_mri.core.prompts import Prompts
+from napari_mri.core.prompts import Prompts, Slab
 from napari_mri.core.volume import Labels, Volume
 
 Kept = TypeVar("Kept")
@@ -290,6 +290,8 @@ class Session(ABC):
 
     score: float | None = None
     """How sure the model is of its last answer, 0 to 1; None where it cannot say."""
+    bounds: tuple[Slab, ...] = ()
+    """Slices the next answer may lie in. `tasks` cuts the answer to them; a model may spare itself the work beyond."""
 
     @abstractmethod
     def answer(self, prompts: Prompts) -> Labels:

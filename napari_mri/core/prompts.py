@@ -1,4 +1,4 @@
-"""What a user points at: points, boxes, scribbles, lassos, extreme points and masks, in patient millimetres."""
+"""What a user points at: points, boxes, scribbles, lassos, extreme points, masks and slices, in patient mm."""
 
 from __future__ import annotations
 
@@ -177,9 +177,47 @@ class Mask:
         return np.unpackbits(np.frombuffer(raw, np.uint8), count=count).reshape(self.shape).astype(bool)
 
 
-Mark = Point | Box | Scribble | Lasso | Extremes | Mask
+@dataclass(frozen=True)
+class Slab:
+    """A range of slices: the answer lies between two parallel planes, whatever else is pointed at.
+
+    It points at nothing, and every model obeys it.
+
+    Parameters
+    ----------
+    normal : (3,) direction in patient RAS+; made a unit vector on construction
+    low, high : float
+        mm along `normal` from the patient's origin; sorted on construction.
+    """
+
+    normal: Xyz
+    low: float
+    high: float
+    positive: bool = False
+    kind: ClassVar[str] = "slab"
+
+    def __post_init__(self) -> None:
+        x, y, z = _xyz(self.normal, "A range of slices")
+        low, high, _ = _xyz((self.low, self.high, 0), "A range of slices")
+        length = float(np.sqrt(x * x + y * y + z * z))
+        if length < 1e-6:
+            raise BadPrompt("A range of slices needs a direction.")
+        if abs(length - 1) > 1e-9:  # a unit vector stays bit for bit, or JSON would not bring it back
+            x, y, z = x / length, y / length, z / length
+        object.__setattr__(self, "normal", (x, y, z))
+        object.__setattr__(self, "low", min(low, high))
+        object.__setattr__(self, "high", max(low, high))
+        object.__setattr__(self, "positive", False)
+
+    def holds(self, places: ArrayLike) -> NDArray[np.bool_]:
+        """Tell which places (..., 3) patient mm lie in the range, ends included."""
+        away = np.asarray(places, dtype=np.float64) @ np.asarray(self.normal)
+        return np.asarray((away >= self.low - 1e-6) & (away <= self.high + 1e-6))
+
+
+Mark = Point | Box | Scribble | Lasso | Extremes | Mask | Slab
 KINDS: dict[str, type[Any]] = {
-    "point": Point, "box": Box, "scribble": Scribble, "lasso": Lasso, "extremes": Extremes, "mask": Mask,
+    "point": Point, "box": Box, "scribble": Scribble, "lasso": Lasso, "extremes": Extremes, "mask": Mask, "slab": Slab,
 }  # fmt: skip
 
 
@@ -189,7 +227,7 @@ class Prompts:
 
     Parameters
     ----------
-    marks : tuple of Point, Box, Scribble, Lasso, Extremes or Mask
+    marks : tuple of Point, Box, Scribble, Lasso, Extremes, Mask or Slab
     """
 
     marks: tuple[Mark, ...] = ()
@@ -209,6 +247,10 @@ class Prompts:
         """Return the marks of exactly one kind."""
         return tuple(mark for mark in self.marks if type(mark) is kind)
 
+    def pointing(self) -> Prompts:
+        """Return the marks that point at something: all but the ranges of slices."""
+        return Prompts(tuple(mark for mark in self.marks if not isinstance(mark, Slab)))
+
     def __len__(self) -> int:
         return len(self.marks)
 
@@ -226,6 +268,8 @@ class Prompts:
                 record["low"], record["high"] = list(mark.low), list(mark.high)
             elif isinstance(mark, Mask):
                 record |= {"shape": list(mark.shape), "affine": list(mark.affine), "packed": mark.packed}
+            elif isinstance(mark, Slab):
+                record |= {"normal": list(mark.normal), "low": mark.low, "high": mark.high}
             else:
                 record["points"] = [list(p) for p in mark.points]
             records.append(record)

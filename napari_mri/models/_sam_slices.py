@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mri.core.grid import Grid
+from napari_mri.core.prompts import Slab
 
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 """Array axis the slices follow each other along, in storage order RAS."""
@@ -67,6 +68,19 @@ class Plane:
     def count(self) -> int:
         """Number of slices."""
         return self.grid.shape[self.axis]
+
+    def allowed(self, slabs: tuple[Slab, ...]) -> tuple[int, int]:
+        """Return the first and last slice that ranges of slices leave; a range along another axis leaves all."""
+        held = np.ones(self.count, dtype=bool)
+        middle = (np.asarray(self.grid.shape) - 1) / 2
+        places = np.repeat(middle[None], self.count, axis=0)
+        places[:, self.axis] = np.arange(self.count)
+        places = self.grid.to_patient(places)
+        for slab in slabs:
+            if abs(float(self.grid.directions[:, self.axis] @ np.asarray(slab.normal))) > 0.7:
+                held &= slab.holds(places)
+        left = np.flatnonzero(held)
+        return (int(left[0]), int(left[-1])) if left.size else (0, -1)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -157,14 +157,15 @@ class Slicing(Session):
 
     def _span(self, told: Pointed, plane: Plane) -> tuple[int, int]:
         """First and last slice the mask may be carried to."""
+        first, last = plane.allowed(self.bounds)
         if not len(told.boxes):
-            return 0, plane.count - 1
+            return first, last
         ends = [voxel_box(box, self.scan.grid) for box in told.boxes]
         low = min(float(e[0][plane.axis]) for e in ends)
         high = max(float(e[1][plane.axis]) for e in ends)
         spots = self.scan.grid.to_voxels(told.inside).reshape(-1, 3)[:, plane.axis]
         low, high = min([low, *spots]), max([high, *spots])
-        return int(np.clip(np.rint(low), 0, plane.count - 1)), int(np.clip(np.rint(high), 0, plane.count - 1))
+        return max(first, round(low)), min(last, round(high))
 
     def _carried(self, asked: dict[int, Asked], plane: Plane, span: tuple[int, int]) -> dict[int, Found]:
         """Answer the prompted slices, then carry each mask both ways, half-way to the next prompted one."""

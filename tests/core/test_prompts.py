@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_mri.core.errors import BadPrompt
-from napari_mri.core.prompts import Box, Lasso, Point, Prompts, Scribble
+from napari_mri.core.prompts import Box, Lasso, Point, Prompts, Scribble, Slab
 
 places = st.tuples(*[st.floats(-500, 500)] * 3)
 marks = st.one_of(
@@ -16,6 +16,7 @@ marks = st.one_of(
     st.builds(Box, places, places, st.booleans()),
     st.builds(Scribble, st.lists(places, min_size=1, max_size=5).map(tuple), st.booleans()),
     st.builds(Lasso, st.lists(places, min_size=1, max_size=5).map(tuple), st.booleans()),
+    st.builds(Slab, places.filter(lambda p: max(map(abs, p)) > 1e-3), st.floats(-500, 500), st.floats(-500, 500)),
 )
 
 
@@ -58,3 +59,15 @@ def test_a_lasso_is_not_listed_as_a_scribble():
     prompts = Prompts((Lasso(((0, 0, 0),)), Scribble(((1, 1, 1),))))
     assert len(prompts.of(Scribble)) == 1
     assert len(prompts.of(Lasso)) == 1
+
+
+def test_a_range_of_slices_is_sorted_and_points_at_nothing():
+    slab = Slab((0, 0, 2), 9, -3)
+    assert (slab.normal, slab.low, slab.high, slab.positive) == ((0.0, 0.0, 1.0), -3.0, 9.0, False)
+    assert slab.holds([[5, 5, 9], [5, 5, 9.1], [0, 0, -3]]).tolist() == [True, False, True]
+    point = Point((1, 2, 3))
+    assert Prompts((slab, point)).pointing() == Prompts((point,))
+    with pytest.raises(BadPrompt):
+        Slab((0, 0, 0), 1, 2)
+    with pytest.raises(BadPrompt):
+        Slab((0, 0, 1), 1, float("nan"))

@@ -128,6 +128,18 @@ def test_reach_and_box_bound_what_is_carried():
     assert (slices[0], slices[-1]) == (15, 23)
 
 
+def test_a_range_of_slices_bounds_what_is_carried_and_saves_the_work_beyond():
+    scan, _ = ball(Grid.plain((40, 40, 40), (2, 2, 2)), (40, 40, 40), 30.0)
+    one = session(scan, plane="axial", reach=100.0, cache=0)
+    one.bounds = (mri.Slab((0, 0, -1), -45.0, -35.0),)
+    mask = one.answer(mri.Prompts((mri.Point((40, 40, 40)),)))
+    assert np.flatnonzero(mask.data.any(axis=(0, 1))).tolist() == [18, 19, 20, 21, 22]
+    assert one.encoded == 5
+    across = session(scan, plane="axial", reach=4.0)
+    across.bounds = (mri.Slab((1, 0, 0), 30.0, 45.0),)  # along another axis: tasks cuts it
+    assert across.answer(mri.Prompts((mri.Point((40, 40, 40)),))).data.any(axis=(0, 1)).sum() == 5
+
+
 def test_carrying_stops_where_the_object_jumps_in_size():
     data = np.full((40, 40, 20), 20, np.float32)
     data[15:25, 15:25, 5:10] = 220
