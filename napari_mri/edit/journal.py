@@ -24,6 +24,22 @@ _MARK = b"REC:"
 _RETRY_SECONDS = 2.0
 
 
+@dataclass(eq=False)
+class _Item:
+    """A record that waits to be written; `make` gives its bytes and the length of its body."""
+
+    record: bytes
+    body_at: int
+    done: Callable[[int], None] | None = None
+    make: Callable[[], tuple[bytes, int]] | None = None
+
+    def ready(self) -> bytes:
+        if self.make is not None:
+            self.record, body = self.make()
+            self.body_at, self.make = len(self.record) - body, None
+        return self.record
+
+
 @dataclass(frozen=True)
 class Record:
     """One record as it stands in the file.
@@ -122,7 +138,7 @@ class Journal:
     ) -> None:
         self.path = path
         self._warn = on_warning or (lambda sentence: None)
-        self._waiting: deque[tuple[bytes, int, Callable[[int], None] | None]] = deque()
+        self._waiting: deque[_Item] = deque()
         self._news = threading.Condition()
         self._closing = False
         self._trouble = ""
@@ -134,7 +150,7 @@ class Journal:
                 raise FileProblem(
                     f"There is an edit log at {path.name} already.", hint="Recover it or choose another name."
                 )
-            self._waiting.append((MAGIC, 0, None))
+            self._waiting.append(_Item(MAGIC, 0))
             self._end = 0
         else:
             self._file = self._opened()
@@ -149,8 +165,15 @@ class Journal:
     def append(self, facts: Mapping[str, Any], body: bytes = b"", done: Callable[[int], None] | None = None) -> None:
         """Queue a record; `done` is called with its body's offset once it is safe on the disk."""
         record = encode(facts, body)
+        self._queue(_Item(record, len(record) - len(body), done))
+
+    def append_later(self, make: Callable[[], tuple[bytes, int]], done: Callable[[int], None] | None = None) -> None:
+        """Queue a record that the writing thread makes itself: ``make() -> (encoded record, length of its body)``."""
+        self._queue(_Item(b"", 0, done, make))
+
+    def _queue(self, item: _Item) -> None:
         with self._news:
-            self._waiting.append((record, len(record) - len(body), done))
+            self._waiting.append(item)
             self._news.notify_all()
 
     def flush(self, timeout: float = 10.0) -> bool:
@@ -208,11 +231,11 @@ class Journal:
                 with self._news:
                     self._news.wait_for(lambda: self._closing, timeout=_RETRY_SECONDS)
 
-    def _write(self, batch: list[tuple[bytes, int, Callable[[int], None] | None]]) -> bool:
+    def _write(self, batch: list[_Item]) -> bool:
         try:
             if self._file is None:
                 self._file = self._opened()
-            left = memoryview(b"".join(record for record, _, _ in batch))
+            left = memoryview(b"".join([item.ready() for item in batch]))
             while left:  # a disk that is nearly full takes a part and says nothing
                 left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
@@ -223,10 +246,10 @@ class Journal:
             self._tell(str(error))
             return False
         place = self._end
-        for record, body_at, done in batch:
-            if done is not None:
-                done(place + body_at)
-            place += len(record)
+        for item in batch:
+            if item.done is not None:
+                item.done(place + item.body_at)
+            place += len(item.record)
         self._end = place
         if self._trouble:
             self._trouble = ""
@@ -268,6 +291,22 @@ class Journal:
             with suppress(OSError):  # nothing waits in a buffer
                 self._file.close()
             self._file = None
+
+
+def in_use(path: Path) -> bool:
+    """Tell whether a window, this one or another, has a journal open. On Windows nobody can tell: False."""
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def _lock(file: FileIO, path: Path) -> None:

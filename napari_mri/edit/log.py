@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,50 +14,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from napari_mri.core.errors import BrokenFile, GridMismatch
-from napari_mri.core.history import Step
-from napari_mri.edit.journal import Journal, Record, read_records
-from napari_mri.edit.packed import Box, apply, count_of, pack, region_of
+from napari_mri.core.history import Order, Step
+from napari_mri.edit.entry import Entry, Later
+from napari_mri.edit.journal import Journal, Record, encode, read_records
+from napari_mri.edit.packed import Box, apply, count_of, pack, region_of, tally
 
 ENDING = ".mrilog"
 KEEP_BYTES = 64 * 2**20
 """Packed steps kept in memory; older ones that are safe in the file are read back when undone."""
-
-Atom = tuple[tuple[NDArray[Any], ...], NDArray[Any], Any]
-"""Part of a stroke: index arrays, the values before (one each), the value or values after."""
-
-
-@dataclass(eq=False)
-class Entry:
-    """One step that can be undone.
-
-    Parameters
-    ----------
-    name : str
-        As in the history list, e.g. ``"Brush"``.
-    kind : str
-        ``"start"``, ``"stroke"``, ``"fill"``, ``"tool"``, ``"model"``, …
-    time : float
-        Seconds since 1970, UTC.
-    region : tuple of slice
-        Box of voxels it changed.
-    voxels : int
-        How many.
-    facts : mapping
-        What else was told: author, order, …
-    """
-
-    name: str
-    kind: str
-    time: float
-    region: Box
-    voxels: int
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    _packed: bytes | None = field(default=None, repr=False)
-    _place: int | None = field(default=None, repr=False)
-    _size: int = field(default=0, repr=False)
-
-    def __str__(self) -> str:
-        return self.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,9 +95,21 @@ class EditLog:
         self._write({"kind": "open", "shape": self.shape, "dtype": self.dtype.newbyteorder("<").str, **self.facts})
 
     def begin(self, array: NDArray[Any], name: str = "Opened") -> None:
-        """Record what the labels hold before the first edit; nothing if they are empty."""
+        """Record what the labels hold before the first edit; nothing if they are empty.
+
+        With a file, the packing is left to the writing thread: a large mask would hold up the first stroke.
+        """
         assert not self._entries, "the labels at the start come first"
-        self.record(name, None, np.zeros(self.shape, self.dtype), array, kind="start")
+        voxels = int(np.count_nonzero(array))
+        if self._journal is None or not voxels:
+            self.record(name, None, np.zeros(self.shape, self.dtype), array, kind="start")
+            return
+        held, whole, now = np.array(array, self.dtype), tuple(slice(0, n) for n in self.shape), time.time()
+        later = Later(lambda: pack(whole, np.zeros_like(held), held)[0])
+        entry = Entry(name, "start", now, whole, voxels, {}, self.dtype, _later=later)
+        self._entries.append(entry)
+        self._done = 1
+        self._write({"kind": "start", "name": name}, entry, now)
 
     # --- recording -------------------------------------------------------------------------------
 
@@ -181,7 +157,7 @@ class EditLog:
             return None
         now = time.time()
         entry = Entry(
-            name, kind, now, region_of(packed, len(self.shape)), count, dict(facts or {}), packed, None, len(packed)
+            name, kind, now, region_of(packed, len(self.shape)), count, dict(facts or {}), self.dtype, packed, None, len(packed)
         )
         del self._entries[self._done :]
         self._entries.append(entry)
@@ -191,38 +167,29 @@ class EditLog:
         self._make_room()
         return entry
 
-    def record_points(
-        self, name: str, atoms: Sequence[Atom], *, kind: str = "stroke", facts: Mapping[str, Any] | None = None
-    ) -> Entry | None:
-        """Record a stroke given as lists of voxels, as a viewer's paint events tell it.
-
-        Parameters
-        ----------
-        name, kind, facts
-            As in `record`.
-        atoms : sequence of (indices, before, after)
-            In the order painted. A voxel may come several times: what it was first and what it is
-            last counts.
-        """
-        atoms = [atom for atom in atoms if np.size(atom[0][0])]
-        if not atoms:
-            return None
-        low = [min(int(np.min(indices[n])) for indices, _, _ in atoms) for n in range(len(self.shape))]
-        high = [max(int(np.max(indices[n])) for indices, _, _ in atoms) + 1 for n in range(len(self.shape))]
-        before = np.zeros([b - a for a, b in zip(low, high, strict=True)], self.dtype)
-        after = before.copy()
-        shifted = [tuple(np.asarray(i) - a for i, a in zip(indices, low, strict=True)) for indices, _, _ in atoms]
-        for place, (_, was, _) in zip(reversed(shifted), reversed(atoms), strict=True):
-            before[place] = was
-        for place, (_, _, now) in zip(shifted, atoms, strict=True):
-            after[place] = now
-        region = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        return self.record(name, region, before, after, kind=kind, facts=facts)
-
     def note(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Record something that changes no voxel: prompts, a save, a remark. It cannot be undone."""
         self._notes.append({"kind": kind, "time": time.time(), "facts": dict(facts)})
         self._write({"kind": "note", "about": kind, "facts": dict(facts)})
+
+    def widen(self, dtype: DTypeLike) -> None:
+        """Go on in a wider integer type: the layer's array was exchanged for one that holds larger labels.
+
+        Raises
+        ------
+        GridMismatch
+            If the type cannot hold every value of the present one.
+        """
+        wider = np.dtype(dtype)
+        if not np.can_cast(self.dtype, wider, "safe"):
+            raise GridMismatch(f"Labels of type {self.dtype} do not fit into {wider}.", hint="Start a new log.")
+        if wider != self.dtype:
+            self.dtype = wider
+            self._write({"kind": "type", "dtype": wider.newbyteorder("<").str})
+
+    def tally(self, entry: Entry) -> dict[int, int]:
+        """Return how many voxels each label gained (or lost, below 0) by a step."""
+        return tally(self._bytes(entry), len(self.shape), entry.dtype)
 
     # --- going back and forth --------------------------------------------------------------------
 
@@ -256,7 +223,7 @@ class EditLog:
         if self._done <= self._first:
             return None
         entry = self._entries[self._done - 1]
-        apply(self._bytes(entry), self._fitting(array), backwards=True)
+        apply(self._bytes(entry), self._fitting(array), backwards=True, dtype=entry.dtype)
         self._done -= 1
         self._write({"kind": "undo"})
         return entry
@@ -266,7 +233,7 @@ class EditLog:
         if self._done == len(self._entries):
             return None
         entry = self._entries[self._done]
-        apply(self._bytes(entry), self._fitting(array))
+        apply(self._bytes(entry), self._fitting(array), dtype=entry.dtype)
         self._done += 1
         self._write({"kind": "redo"})
         return entry
@@ -283,7 +250,7 @@ class EditLog:
         """Return the labels that the steps done give, from nothing: the layer bit for bit."""
         array = np.zeros(self.shape, self.dtype)
         for entry in self._entries[: self._done]:
-            apply(self._bytes(entry), array)
+            apply(self._bytes(entry), array, dtype=entry.dtype)
         return array
 
     # --- keeping ---------------------------------------------------------------------------------
@@ -318,17 +285,7 @@ class EditLog:
 
     def history(self) -> tuple[Step, ...]:
         """Return the steps done as lines for a sidecar: name, kind, voxels and time of each."""
-        return tuple(
-            Step(
-                f"edited by hand: {entry.name}" if entry.kind in ("stroke", "fill") else entry.name,
-                facts={
-                    "kind": entry.kind, "voxels": entry.voxels,
-                    "time": datetime.fromtimestamp(entry.time, timezone.utc).isoformat(timespec="seconds"),
-                    **entry.facts,
-                },
-            )
-            for entry in self._entries[: self._done]
-        )  # fmt: skip
+        return tuple(_step_of(entry) for entry in self._entries[: self._done])
 
     @classmethod
     def recover(cls, path: Path | str, *, on_warning: Callable[[str], None] | None = None) -> Recovered:
@@ -377,6 +334,8 @@ class EditLog:
             self._done = max(0, self._done - 1)
         elif kind == "redo":
             self._done = min(len(self._entries), self._done + 1)
+        elif kind == "type":
+            self.dtype = np.dtype(str(facts.get("dtype", self.dtype.str)))
         elif kind == "note":
             self._notes.append({"kind": facts.get("about"), "time": facts.get("time"), "facts": facts.get("facts", {})})
         elif record.body:
@@ -385,7 +344,7 @@ class EditLog:
                 Entry(
                     str(facts.get("name", kind)), kind, float(facts.get("time", 0)),
                     region_of(record.body, len(self.shape)), count_of(record.body, len(self.shape)), dict(facts.get("facts", {})),
-                    record.body, record.place, len(record.body),
+                    self.dtype, record.body, record.place, len(record.body),
                 )
             )  # fmt: skip
             self._done += 1
@@ -397,16 +356,31 @@ class EditLog:
         if self.author:
             told["author"] = self.author
 
+        if entry is None:
+            self._journal.append(told)
+            return
+
+        later = entry._later
+
         def safe(place: int) -> None:
-            assert entry is not None
+            packed = entry._packed if later is None else later()
             with self._lock:
                 entry._place = place
+                if later is not None and packed is not None:  # from here on it may leave the memory like any other
+                    entry._packed, entry._size, entry._later = packed, len(packed), None
 
-        self._journal.append(told, b"" if entry is None else entry._packed or b"", safe if entry is not None else None)
+        if later is None:
+            self._journal.append(told, entry._packed or b"", safe)
+        else:
+            self._journal.append_later(lambda: (encode(told, later()), len(later())), safe)
 
     def _bytes(self, entry: Entry) -> bytes:
-        if entry._packed is not None:
-            return entry._packed
+        with self._lock:
+            held, later = entry._packed, entry._later
+        if held is not None:
+            return held
+        if later is not None:
+            return later()
         assert self._journal is not None
         assert entry._place is not None
         return self._journal.read(entry._place, entry._size)
@@ -429,3 +403,17 @@ class EditLog:
                 hint="Start a new log for the new labels.",
             )
         return array
+
+
+def _step_of(entry: Entry) -> Step:
+    by_hand = entry.kind in ("stroke", "fill")
+    facts = {
+        "kind": entry.kind, "voxels": entry.voxels,
+        "time": datetime.fromtimestamp(entry.time, timezone.utc).isoformat(timespec="seconds"), **entry.facts,
+    }  # fmt: skip
+    order = facts.pop("order", None)
+    return Step(
+        f"edited by hand: {entry.name}" if by_hand else entry.name,
+        Order.from_json(order) if isinstance(order, dict) and {"task", "model"} <= set(order) else None,
+        facts,
+    )

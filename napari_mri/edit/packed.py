@@ -58,7 +58,31 @@ def count_of(packed: bytes, ndim: int) -> int:
     return int(np.count_nonzero(_unpack_mask(packed, 8 * ndim, shape)[0]))
 
 
-def apply(packed: bytes, array: NDArray[Any], *, backwards: bool = False) -> Box:
+def tally(packed: bytes, ndim: int, dtype: np.dtype[Any]) -> dict[int, int]:
+    """Return how many voxels each value gained by a packed difference; below 0 for a loss, 0 left out."""
+    count = count_of(packed, ndim)
+    _, _, place = _read_part(packed, 8 * ndim)
+    old, place = _unpack_values(packed, place, dtype)
+    new, _ = _unpack_values(packed, place, dtype)
+    found: dict[int, int] = {}
+    for values, sign in ((old, -1), (new, 1)):
+        if values.size == 1:
+            found[int(values[0])] = found.get(int(values[0]), 0) + sign * count
+            continue
+        if values.dtype.itemsize <= 2 and values.min() >= 0:
+            often = np.bincount(values)
+            kinds = np.flatnonzero(often)
+            often = often[kinds]
+        else:
+            kinds, often = np.unique(values, return_counts=True)
+        for value, number in zip(kinds.tolist(), often.tolist(), strict=True):
+            found[value] = found.get(value, 0) + sign * number
+    return {value: number for value, number in found.items() if number}
+
+
+def apply(
+    packed: bytes, array: NDArray[Any], *, backwards: bool = False, dtype: np.dtype[Any] | None = None
+) -> Box:
     """Make a packed change in an array, or unmake it; return the box that was touched.
 
     Parameters
@@ -69,6 +93,8 @@ def apply(packed: bytes, array: NDArray[Any], *, backwards: bool = False) -> Box
         Changed in place; of the shape and type the log was made for.
     backwards : bool
         Put back what was there before.
+    dtype : dtype, optional
+        Of the labels when the step was packed, if the array has a wider type by now.
 
     Raises
     ------
@@ -81,8 +107,9 @@ def apply(packed: bytes, array: NDArray[Any], *, backwards: bool = False) -> Box
     view = array[box]
     place = 8 * array.ndim
     changed, place = _unpack_mask(packed, place, view.shape)
-    old, place = _unpack_values(packed, place, array.dtype)
-    values = old if backwards else _unpack_values(packed, place, array.dtype)[0]
+    kind = array.dtype if dtype is None else dtype
+    old, place = _unpack_values(packed, place, kind)
+    values = old if backwards else _unpack_values(packed, place, kind)[0]
     if values.size == 1:
         np.copyto(view, values[0], where=changed)
     else:

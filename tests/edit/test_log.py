@@ -291,28 +291,88 @@ def test_a_full_disk_warns_and_the_file_is_whole_when_there_is_room_again(
     found.log.close()
 
 
-def test_strokes_from_paint_events() -> None:
-    log = EditLog(SHAPE, np.uint8)
+def test_the_start_is_packed_by_the_writing_thread(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    start = rng.integers(0, 5, SHAPE).astype(np.uint8)
+    array = start.copy()
+    with EditLog(SHAPE, np.uint8, tmp_path / "s.mrilog") as log:
+        log.begin(array)
+        array[:3] = 9  # what comes later must not get into the snapshot
+        log.record("Brush", (slice(0, 3), slice(None), slice(None)), start[:3], array[:3])
+        assert np.array_equal(log.replay(), array)  # before or after it was written
+        assert log.steps[0].voxels == np.count_nonzero(start)
+        assert log.flush()
+        assert np.array_equal(log.replay(), array)
+        assert log.undo(array) is not None
+        assert log.undo(array) is None
+        assert np.array_equal(array, start)
+    found = EditLog.recover(tmp_path / "s.mrilog")
+    assert np.array_equal(found.array, start)
+    assert [entry.kind for entry in found.log.steps] == ["start", "stroke"]
+    found.log.close()
+
+
+def test_a_start_that_leaves_the_memory_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_file, "KEEP_BYTES", 100)
+    start = np.random.default_rng(7).integers(0, 200, SHAPE).astype(np.uint8)
+    with EditLog(SHAPE, np.uint8, tmp_path / "r.mrilog") as log:
+        log.begin(start)
+        assert log.flush()
+        log.record("Brush", (slice(0, 1),) * 3, start[:1, :1, :1], start[:1, :1, :1] + 1)
+        assert log.steps[0]._packed is None
+        now = start.copy()
+        now[0, 0, 0] += 1
+        assert np.array_equal(log.replay(), now)
+
+
+def test_a_layer_may_get_a_wider_type(tmp_path: Path) -> None:
+    path = tmp_path / "w.mrilog"
+    log = EditLog(SHAPE, np.uint8, path)
     array = np.zeros(SHAPE, np.uint8)
-    array[5, 5, 5] = 3
-    start = array.copy()
-    one = (np.array([5, 6]), np.array([5, 5]), np.array([5, 5]))
-    atoms = [(one, array[one].copy(), 1)]
-    array[one] = 1
-    two = (np.array([6, 7]), np.array([5, 5]), np.array([5, 5]))
-    atoms.append((two, array[two].copy(), np.array([2, 2])))
-    array[two] = 2
-    entry = log.record_points("Brush", atoms)
-    assert entry is not None
-    assert entry.voxels == 3
-    assert entry.region == (slice(5, 8), slice(5, 6), slice(5, 6))
+    array[:4] = 200
+    log.record("Brush", None, np.zeros(SHAPE, np.uint8), array)
+    with pytest.raises(GridMismatch, match="fit"):
+        log.widen(np.int8)
+    log.widen(np.uint16)
+    array = array.astype(np.uint16)
+    before = array.copy()
+    array[4:8] = 700
+    log.record("Brush", None, before, array)
     end = array.copy()
-    log.undo(array)
-    assert np.array_equal(array, start)
-    log.redo(array)
+    log.go_to(array, 0)
+    assert not array.any()
+    log.go_to(array, 2)
     assert np.array_equal(array, end)
-    assert log.record_points("nothing", []) is None
-    assert log.record_points("nothing", [(one, array[one], array[one])]) is None
+    assert log.close()
+    found = EditLog.recover(path)
+    assert found.array.dtype == np.uint16
+    assert np.array_equal(found.array, end)
+    found.log.close()
+
+
+@given(st.integers(0, 10_000), st.sampled_from([np.uint8, np.int16, np.int32]))
+@settings(max_examples=100, deadline=None)
+def test_a_step_tells_what_each_label_gained(seed: int, dtype: type) -> None:
+    rng = np.random.default_rng(seed)
+    before = rng.integers(0, 4 if seed % 2 else 100, (5, 6, 7)).astype(dtype)
+    after = np.where(rng.random(before.shape) < 0.3, rng.integers(0, 40, before.shape), before).astype(dtype)
+    log = EditLog(before.shape, dtype)
+    entry = log.record("edit", None, before, after)
+    values = np.union1d(before, after)
+    gained = {int(v): int((after == v).sum() - (before == v).sum()) for v in values}
+    assert ({} if entry is None else log.tally(entry)) == {v: n for v, n in gained.items() if n}
+
+
+def test_the_order_of_a_tool_stands_in_the_history() -> None:
+    log, whole = EditLog(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
+    order = {"task": "edit", "model": "smooth", "params": {"mm": 2.0}}
+    log.record("Smooth", None, whole, whole + 1, kind="tool", facts={"order": order})
+    log.record("odd", None, whole + 1, whole, kind="tool", facts={"order": "none"})
+    first, second = log.history()
+    assert first.order is not None
+    assert first.order.to_json() == order
+    assert "order" not in first.facts
+    assert second.order is None
 
 
 def test_names_history_and_the_redo_branch() -> None:
