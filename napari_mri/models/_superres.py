@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from napari_mri.core.errors import BadOption
 from napari_mri.core.grid import Grid
@@ -119,8 +119,12 @@ def way_of(grid: Grid, wish: Wish) -> Way:
     BadOption
         If the result would be too large.
     """
-    own = np.asarray(grid.spacing)
-    step = np.full(3, wish.spacing or own.min())
+    return way_to(grid, np.full(3, wish.spacing or min(grid.spacing)), wish)
+
+
+def way_to(grid: Grid, spacing: ArrayLike, wish: Wish) -> Way:
+    """Return the way from a scan's grid to one of a spacing (3 float, mm) of its own along each axis (see `way_of`)."""
+    own, step = np.asarray(grid.spacing), np.asarray(spacing, dtype=np.float64)
     step = np.where(np.abs(step / own - 1) < SAME, own, step)
     if np.prod(np.asarray(grid.size_mm) / step) > MOST_VOXELS:
         raise BadOption(
@@ -138,7 +142,7 @@ def way_of(grid: Grid, wish: Wish) -> Way:
         slicing(middle, grid) if middle is not grid else None,
         middle,
         fine,
-        tuple(_spline(middle, fine, axis) for axis in range(3)),
+        splines(middle, fine),
         slicing(middle, fine, widths, wish.profile),
     )
 
@@ -181,6 +185,11 @@ def slice_axis(grid: Grid) -> int | None:
     """Return the axis of the thick slices; None for a scan of equal spacings."""
     step = grid.spacing
     return int(np.argmax(step)) if max(step) > min(step) * 1.01 else None
+
+
+def splines(middle: Grid, fine: Grid) -> tuple[Matrix | None, ...]:
+    """Return, for each axis, the (fine, middle) matrix of cubic B-spline interpolation; None where spacings are one."""
+    return tuple(_spline(middle, fine, axis) for axis in range(3))
 
 
 def _spline(middle: Grid, fine: Grid, axis: int) -> Matrix | None:
