@@ -11,7 +11,9 @@ from napari_mri.core.volume import Labels, Volume
 from napari_mri.engine.runtime import LocalRuntime
 
 
-def run(task: str, scan: Volume, *, model: str = "auto", device: str = "auto", **params: Any) -> tasks.Outcome:
+def run(
+    task: str, scan: Volume, *others: Volume, model: str = "auto", device: str = "auto", **params: Any
+) -> tasks.Outcome:
     """Run any task and return the result with its by-products and warnings.
 
     Parameters
@@ -19,6 +21,8 @@ def run(task: str, scan: Volume, *, model: str = "auto", device: str = "auto", *
     task : str
         ``"skullstrip"``, ``"denoise"`` or ``"superres"``.
     scan : Volume
+    *others : Volume
+        Further scans of the patient, for a model that takes them.
     model : str
         Name of a model (see `list_models`), or ``"auto"`` for the best that can run here.
     device : str
@@ -36,7 +40,7 @@ def run(task: str, scan: Volume, *, model: str = "auto", device: str = "auto", *
     MriError
         See `napari_mri.tasks.run`.
     """
-    return tasks.run(Order(task, model, params), scan, LocalRuntime(device))
+    return tasks.run(Order(task, model, params), scan, LocalRuntime(device), others)
 
 
 def skullstrip(scan: Volume, *, model: str = "auto", device: str = "auto", **params: Any) -> Labels:
@@ -51,9 +55,12 @@ def denoise(scan: Volume, *, model: str = "auto", device: str = "auto", **params
     return run("denoise", scan, model=model, device=device, **params).result
 
 
-def superres(scan: Volume, *, model: str = "auto", device: str = "auto", **params: Any) -> Volume:
-    """Return the scan on a finer grid over the same field of view. Options as in `run`."""
-    return run("superres", scan, model=model, device=device, **params).result
+def superres(scan: Volume, *others: Volume, model: str = "auto", device: str = "auto", **params: Any) -> Volume:
+    """Return the scan on a finer grid over the same field of view; others help where the model takes them.
+
+    Options as in `run`.
+    """
+    return run("superres", scan, *others, model=model, device=device, **params).result
 
 
 def open_session(scan: Volume, *, model: str = "auto", device: str = "auto", **params: Any) -> tasks.ScanSession:

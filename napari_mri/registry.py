@@ -122,7 +122,7 @@ def list_models(task: str | None = None) -> tuple[Listed, ...]:
     return tuple(entry for _, _, entry in sorted(listed, key=lambda e: (e[0], e[1], e[2].name)))
 
 
-def find(task: str, name: str | None = None) -> Model:
+def find(task: str, name: str | None = None, others: int = 0) -> Model:
     """Return a model by name, or the default of a task.
 
     Parameters
@@ -130,6 +130,8 @@ def find(task: str, name: str | None = None) -> Model:
     task : str
     name : str, optional
         None or ``"auto"``: the usable model of the highest rank.
+    others : int
+        How many further scans it is to take along; with some, the best that can, whatever its rank.
 
     Raises
     ------
@@ -141,7 +143,11 @@ def find(task: str, name: str | None = None) -> Model:
     listed = list_models(task)
     if name in (None, "", "auto"):
         for entry in listed:
-            if entry.available and entry.model is not None and entry.model.card.rank >= 0:
+            if not entry.available or entry.model is None:
+                continue
+            wants = entry.model.card.wants
+            fits = wants.least_others <= others <= wants.others
+            if fits and (others or entry.model.card.rank >= 0):
                 return entry.model
         reasons = "; ".join(f"{e.name}: {e.reason}" for e in listed if e.reason)
         raise UnknownModel(f"No model for '{task}' can run here.", hint=reasons or EXTRA_HINT)

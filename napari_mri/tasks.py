@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from napari_mri import registry
-from napari_mri.core.errors import BadPrompt, GeometryProblem, GridMismatch, MriError, UnsupportedImage
+from napari_mri.core.errors import BadOption, BadPrompt, GeometryProblem, GridMismatch, MriError, UnsupportedImage
 from napari_mri.core.grid import way_back
 from napari_mri.core.history import Order, Step
 from napari_mri.core.model import TASKS, Model, Session
@@ -43,7 +43,7 @@ class Outcome:
     warnings: tuple[str, ...] = ()
 
 
-def run(order: Order, scan: Volume, rt: LocalRuntime | None = None) -> Outcome:
+def run(order: Order, scan: Volume, rt: LocalRuntime | None = None, others: Sequence[Volume] = ()) -> Outcome:
     """Run a model on a scan.
 
     Parameters
@@ -54,6 +54,8 @@ def run(order: Order, scan: Volume, rt: LocalRuntime | None = None) -> Outcome:
         3D, or 4D: frame by frame unless the model takes all frames at once.
     rt : LocalRuntime, optional
         Device, progress and stop.
+    others : sequence of Volume
+        Further scans of the patient, for a model that takes them.
 
     Returns
     -------
@@ -62,32 +64,35 @@ def run(order: Order, scan: Volume, rt: LocalRuntime | None = None) -> Outcome:
     Raises
     ------
     UnknownModel, MissingExtra, WeightsProblem, BadOption
-        Before any work, if the order cannot be carried out.
+        Before any work, if the order cannot be carried out, or the model takes fewer or more scans.
     UnsupportedImage, GeometryProblem
         If the scan is not one the model can work on.
     Cancelled
         If the user pressed stop.
     """
     rt = rt or LocalRuntime()
-    model = registry.find(order.task, order.model)
+    model = registry.find(order.task, order.model, len(others))
     if model.run is None:
         raise BadPrompt(f"{model.card.title} answers prompts.", hint="Open a session and give it points or boxes.")
     params = model.settings(order.params)
     check_scan(model, scan)
+    check_others(model, others)
     began = time.monotonic()
     rt.report(0.0, model.card.title)
     there, order_back, flips_back = _turned(model, scan)
     if there.data.ndim == 4 and not model.card.wants.frames:
         answer = _frame_by_frame(model, there, params, rt)
     else:
-        answer = model.run(there, params, rt)
+        along = (tuple(_turned(model, other)[0] for other in others),) if model.card.wants.others else ()
+        answer = model.run(there, params, rt, *along)
     if model.card.task.keeps_grid and not answer.grid.same(there.grid):
         raise GridMismatch(f"{model.card.name} gave a result on another grid: {answer.grid} for {there.grid}.")
     home = answer.reordered(order_back, flips_back)
     extras = {name: extra.reordered(order_back, flips_back) for name, extra in rt.extras.items()}
     result = _born_from(scan, home, model)
     _judge(result, model, rt)
-    step = _step(model, params, scan, rt, seconds=time.monotonic() - began)
+    more = {"others": [other.fingerprint() for other in others]} if others else {}
+    step = _step(model, params, scan, rt, seconds=time.monotonic() - began, **more)
     rt.report(1.0, "done")
     return Outcome(result.after(step), _named(extras, scan, model), tuple(rt.warnings))
 
@@ -115,6 +120,22 @@ def check_scan(model: Model, scan: Volume) -> None:
         raise UnsupportedImage(
             "The scan holds NaN or infinite values.", hint="Replace them (by 0, say) and save the scan again."
         )
+
+
+def check_others(model: Model, others: Sequence[Volume]) -> None:
+    """Refuse, before any work, further scans the model cannot take, or too few of them."""
+    wants = model.card.wants
+    if len(others) > wants.others:
+        many = "one scan" if wants.others == 0 else f"at most {wants.others + 1} scans"
+        raise BadOption(f"{model.card.title} takes {many}, not {len(others) + 1}.", hint="Leave the others out.")
+    if len(others) < wants.least_others:
+        raise BadOption(
+            f"{model.card.title} needs {wants.least_others + 1} scans, not {len(others) + 1}.", hint=model.card.says
+        )
+    for other in others:
+        if other.data.ndim != 3:
+            raise UnsupportedImage("A further scan must be one volume, not a series.", hint="Choose a frame first.")
+        check_scan(model, other)
 
 
 def _turned(model: Model, scan: Volume) -> tuple[Volume, tuple[int, ...], tuple[bool, ...]]:
@@ -328,8 +349,10 @@ def open_session(order: Order, scan: Volume, rt: LocalRuntime | None = None) -> 
     return ScanSession(model, scan, params, rt)
 
 
-def replay(step: Step, scan: Volume, rt: LocalRuntime | None = None) -> Outcome:
+def replay(step: Step, scan: Volume, rt: LocalRuntime | None = None, others: Sequence[Volume] = ()) -> Outcome:
     """Carry out the order of a step of history again.
+
+    `others` are the further scans of the first run, in its order.
 
     Raises
     ------
@@ -344,6 +367,10 @@ def replay(step: Step, scan: Volume, rt: LocalRuntime | None = None) -> Outcome:
             "This is not the scan the result was made from (voxels or grid differ).",
             hint="Give the original file.",
         )
+    if [other.fingerprint() for other in others] != list(step.facts.get("others", ())):
+        raise GridMismatch(
+            "The further scans are not those the result was made from.", hint="Give the original files, in their order."
+        )
     if step.order.task not in TASKS:
         raise MriError(f"There is no task '{step.order.task}' in this version.")
     rt = rt or LocalRuntime(seed=int(step.facts.get("seed", 0)))
@@ -353,7 +380,7 @@ def replay(step: Step, scan: Volume, rt: LocalRuntime | None = None) -> Outcome:
             labels = session.answer(Prompts.from_json(list(prompts)))
         outcome = Outcome(labels, {}, tuple(rt.warnings))
     else:
-        outcome = run(step.order, scan, rt)
+        outcome = run(step.order, scan, rt, others)
     _compare_weights(step, outcome, rt)
     return outcome
 

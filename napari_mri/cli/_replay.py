@@ -8,7 +8,6 @@ import numpy as np
 
 from napari_mri import tasks
 from napari_mri.core.errors import FileProblem, MriError
-from napari_mri.core.history import Step
 from napari_mri.core.volume import Volume
 from napari_mri.engine.runtime import LocalRuntime
 from napari_mri.io.files import load
@@ -30,8 +29,9 @@ def again(sidecar: Path, source: str | None, rt: LocalRuntime) -> tuple[tasks.Ou
     if not ordered:
         raise MriError(f"{sidecar.name} holds no order that could be carried out again.")
     step = steps[ordered[-1]]
-    scan = load(source) if source else _beside(sidecar, step)
-    outcome = tasks.replay(step, scan, rt)
+    scan = load(source) if source else _beside(sidecar, step.facts.get("input"))
+    others = [_beside(sidecar, expected) for expected in step.facts.get("others", ())]
+    outcome = tasks.replay(step, scan, rt, others)
     before = _result_of(sidecar)
     if before is None or ordered[-1] != len(steps) - 1:
         return outcome, None
@@ -46,8 +46,7 @@ def _result_of(sidecar: Path) -> Volume | None:
     return None
 
 
-def _beside(sidecar: Path, step: Step) -> Volume:
-    expected = step.facts.get("input")
+def _beside(sidecar: Path, expected: str | None) -> Volume:
     for path in sorted(sidecar.parent.iterdir()):
         if path.suffix == ".json" or path.name.startswith("."):
             continue
@@ -57,4 +56,7 @@ def _beside(sidecar: Path, step: Step) -> Volume:
             continue  # not a scan, or several: then it is not the one
         if scan.fingerprint() == expected:
             return scan
-    raise FileProblem(f"The scan that {sidecar.name} speaks of is not beside it.", hint="Give it: replay SIDECAR IN OUT.")
+    raise FileProblem(
+        f"A scan that {sidecar.name} speaks of is not beside it.",
+        hint="Give it: replay SIDECAR IN OUT; further scans are looked for beside the sidecar.",
+    )

@@ -16,6 +16,8 @@ from napari_mri.core.history import Order
 from napari_mri.core.model import TASKS, Knob
 from napari_mri.core.volume import Volume
 
+SEVERAL = ("superres",)
+"""Tasks with a model that takes further scans along."""
 DEVICES = click.Choice(["auto", "cuda", "mps", "cpu"])
 
 
@@ -29,8 +31,9 @@ def grow_model(task: str) -> Callable[[Sequence[str]], tuple[tuple[Knob, ...], s
         listed = registry.list_models(task)
         names = ", ".join(entry.name for entry in listed)
         by_name = {entry.name: entry.model for entry in listed}
+        several = max(0, _words(args) - 2) if task in SEVERAL else 0
         try:
-            model = registry.find(task) if wish == "auto" else by_name.get(wish)
+            model = registry.find(task, None, several) if wish == "auto" else by_name.get(wish)
         except UnknownModel:
             model = None
         if model is None:
@@ -38,6 +41,13 @@ def grow_model(task: str) -> Callable[[Sequence[str]], tuple[tuple[Knob, ...], s
         return model.knobs, f"Flags of the model '{model.card.name}' are shown. All models: {names}."
 
     return grow
+
+
+def _words(args: Sequence[str]) -> int:
+    """Count the arguments that are neither flags nor, as far as can be told, their values."""
+    named = [n for n, arg in enumerate(args) if arg.startswith("--") and "=" not in arg and not arg.startswith("--no-")]
+    taken = {n + 1 for n in named} | {n + 2 for n in named if args[n] == "--extra"}
+    return sum(not arg.startswith("--") and n not in taken for n, arg in enumerate(args))
 
 
 def read(path: str, series: str | None) -> Volume:
@@ -75,16 +85,17 @@ def write(volume: Volume, target: str) -> None:
     click.echo(str(save(volume, target)))
 
 
-def _run(task: str, source: str, target: str, model: str, device: str, series: str | None, **rest: Any) -> None:
+def _run(task: str, target: str, model: str, device: str, series: str | None, **rest: Any) -> None:
+    source, *more = rest["sources"] if task in SEVERAL else (rest["source"],)
     ctx = click.get_current_context()
     params = picked(ctx.meta["napari_mri.knobs"], rest)
     with told(), running(device) as rt:
         from napari_mri import tasks
 
         for path in (target, *filter(None, (rest.get("brain"),)), *(path for _, path in rest.get("extra") or ())):
-            check_target(path, source)
-        scan = read(source, series)
-        outcome = tasks.run(Order(task, model, params), scan, rt)
+            check_target(path, source, *more)
+        scan, others = read(source, series), [read(path, None) for path in more]
+        outcome = tasks.run(Order(task, model, params), scan, rt, others)
         warn(outcome.warnings)
         write(outcome.result, target)
         if rest.get("brain"):
@@ -100,7 +111,9 @@ def _run(task: str, source: str, target: str, model: str, device: str, series: s
 
 def _command(task: str) -> click.Command:
     params: list[click.Parameter] = [
-        click.Argument(["source"], metavar="IN"),
+        click.Argument(["sources"], metavar="IN [IN2 …]", nargs=-1, required=True)
+        if task in SEVERAL
+        else click.Argument(["source"], metavar="IN"),
         click.Argument(["target"], metavar="OUT"),
         click.Option(["--model"], default="auto", show_default=True, help="Name of the model."),
         click.Option(["--device"], type=DEVICES, default="auto", show_default=True, help="Where to compute."),
@@ -113,7 +126,8 @@ def _command(task: str) -> click.Command:
     says = {
         "skullstrip": "Find the brain in the head scan IN and write its mask to OUT.",
         "denoise": "Take the noise out of the scan IN and write the result to OUT.",
-        "superres": "Write the scan IN on a finer grid to OUT.",
+        "superres": "Write the scan IN on a finer grid to OUT. Further scans of the patient help, where the model "
+        "takes them (inr: other contrasts or planes; dynamic: a static scan of the same place).",
     }[task]
     return GrownCommand(
         name=task, params=params, callback=functools.partial(_run, task), help=says, grow=grow_model(task)

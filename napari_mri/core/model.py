@@ -180,12 +180,19 @@ class Wants:
         Whether it takes a 4D scan whole; otherwise 4D scans are run frame by frame.
     min_frames : int
         Fewest frames a 4D model can work with.
+    others : int
+        How many further scans of the patient it can take along; if more than 0, its `run` is given a fourth
+        argument: a tuple of them, each in storage order `axes`.
+    least_others : int
+        How many of these it cannot do without.
     """
 
     axes: str = "RAS"
     min_slices: int = 3
     frames: bool = False
     min_frames: int = 1
+    others: int = 0
+    least_others: int = 0
 
 
 @dataclass(frozen=True)
@@ -317,14 +324,15 @@ class Model:
     params : type
         Frozen dataclass of `knob` fields.
     run : callable, optional
-        ``run(scan, params, rt) -> Volume or Labels``. May be called from any thread, one at a time.
+        ``run(scan, params, rt) -> Volume or Labels``, with a fourth argument if the card wants others. May be
+        called from any thread, one at a time.
     open : callable, optional
         ``open(scan, params, rt) -> Session``, for prompted models.
     """
 
     card: Card
     params: type = NoParams
-    run: Callable[[Volume, Any, Runtime], Volume] | None = None
+    run: Callable[..., Volume] | None = None
     open: Callable[[Volume, Any, Runtime], Session] | None = None
 
     def __post_init__(self) -> None:
