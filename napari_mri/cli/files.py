@@ -3,25 +3,58 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
 from napari_mri.cli.progress import told, warn
-from napari_mri.cli.run import check_target, read, write
+from napari_mri.cli.run import check_target
+from napari_mri.core.errors import BadOption
 from napari_mri.core.volume import Labels, Volume
+from napari_mri.io.export import export
 
 
 @click.command()
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
 @click.option("--series", help="Which series of a DICOM folder (number or part of its name).")
-def convert(source: str, target: str, series: str | None) -> None:
+@click.option("--labels", is_flag=True, help="Take IN as labels: whole numbers that have names.")
+@click.option("--scan", metavar="FILE", help="Put IN on the voxels of this scan: masks, contours, NumPy arrays.")
+@click.option("--resample", is_flag=True, help="Resample DICOM slices that are spaced unequally to equal steps.")
+@click.option("--philips", type=click.Choice(["display", "precise"]), default="display", show_default=True,
+              help="Which values of a Philips scan.")  # fmt: skip
+@click.option("--nameless", is_flag=True, help="Leave out titles, header texts and history: nothing that tells whose it is.")
+@click.option("--patient", is_flag=True, help="Carry the patient's name and number into a DICOM SEG, for an archive.")
+def convert(source: str, target: str, **wish: Any) -> None:
     """Read IN (any format) and write it to OUT in the format of OUT's ending."""
     with told():
         check_target(target, source)
-        write(read(source, series), target)
+        if wish["nameless"] and wish["patient"]:
+            raise BadOption("--nameless and --patient exclude each other.", hint="Give one of them.")
+        volume = opened(source, **{key: wish[key] for key in ("series", "labels", "scan", "resample", "philips")})
+        warn(volume.origin.warnings)
+        if wish["nameless"]:
+            from napari_mri.io.deidentified import nameless
+
+            volume = nameless(volume)
+        click.echo(str(export(volume, target, patient=wish["patient"], sidecar=not wish["nameless"])))
+
+
+def opened(
+    source: str, *, series: str | None, labels: bool, scan: str | None, resample: bool, philips: str
+) -> Volume:
+    """Open what `convert` is given, on the voxels of a scan where one is named."""
+    from napari_mri.io.files import load, load_labels
+
+    if scan is not None:
+        from napari_mri.io.landing import onto
+
+        return onto(Path(source), load(scan, series=series))
+    if labels:
+        return load_labels(source, series=series)
+    return load(source, series=series, resample=resample, philips=philips)
 
 
 def facts(volume: Volume) -> dict[str, Any]:
@@ -43,6 +76,8 @@ def facts(volume: Volume) -> dict[str, Any]:
             found["frames"]["bvals"] = sorted(set(frames.bvals))
     if isinstance(volume, Labels):
         found["labels"] = {value: volume.names.get(value, "") for value in volume.values}
+    if "values" in volume.origin.fields:
+        found["values"] = f"Philips, {volume.origin.fields['values']}"
     if volume.origin.warnings:
         found["warnings"] = list(volume.origin.warnings)
     if volume.history:
@@ -67,6 +102,8 @@ def info(source: str, as_json: bool) -> None:
         click.echo(repr(volume))
         low, high = row.get("range", (0, 0))
         click.echo(f"  values {low:g} to {high:g}; middle at {row['centre_mm']} mm (RAS+); {row['size_mm']} mm")
+        if "values" in row:
+            click.echo(f"  values are {row['values']}; convert --philips precise writes the others")
         if "frames" in row:
             click.echo(f"  frames {row['frames']}")
         if "labels" in row:

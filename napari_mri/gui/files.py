@@ -13,12 +13,21 @@ from napari_mri.core.errors import FileProblem, MriError, NotAnImage
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.gui import layers as bridge
 from napari_mri.gui.layers import LayerTuple
+from napari_mri.gui.placing import STRAIGHT, Frame
 from napari_mri.io import files
+from napari_mri.io.conventions import dressed
 from napari_mri.io.formats import Found, all_formats
+from napari_mri.io.lazy import sample_of
+from napari_mri.io.surface_files import is_surface, read_surface
+from napari_mri.io.surfaces import Surface
+from napari_mri.io.unpack import head_of
 
 _LABEL_NAME = re.compile(r"(^|[-_. ])(mask|label|seg|dseg|roi|aseg|aparc|lesion)s?([-_. ]|$)|segmentation", re.I)
 MOST_VALUES = 256
 """A file named like labels with more different values than this is taken for a scan all the same."""
+
+MOST_WITHOUT_ASKING = 5
+"""One scan and its segmentations, up to so many, open without a question."""
 
 Chooser = Callable[[tuple[Found, ...]], tuple[Volume, ...]]
 
@@ -48,30 +57,82 @@ def read(path: str | list[str]) -> list[LayerTuple]:
     paths = [path] if isinstance(path, str) else list(path)
     viewer = current_viewer()
     volumes: list[Volume] = []
+    surfaces: list[Surface] = []
     for one in paths:
-        volumes.extend(_chosen(files.survey(one)))
+        if is_surface_file(one):
+            surfaces.append(read_surface(one))
+        else:
+            volumes.extend(_chosen(files.survey(one)))
     if viewer is not None:
         watch(viewer)
     tell(volumes)
-    return tuples(volumes, () if viewer is None else viewer.layers)
+    if surfaces:
+        tell_surfaces(surfaces)
+    return tuples(volumes, () if viewer is None else viewer.layers, surfaces)
 
 
-def tuples(volumes: Iterable[Volume], layers: Iterable[Any] = ()) -> list[LayerTuple]:
-    """Make the layer tuples of volumes that open together, in one frame."""
+def tuples(
+    volumes: Iterable[Volume], layers: Iterable[Any] = (), surfaces: Iterable[Surface] = ()
+) -> list[LayerTuple]:
+    """Make the layer tuples of volumes and surfaces that open together, in one frame."""
     frame = bridge.frame_of(layers)
     made = []
     for volume in volumes:
         one = bridge.to_tuple(as_it_looks(volume), frame)
         frame = frame or one[1]["metadata"][bridge.KEY].placing.frame
         made.append(one)
+    made += [surface_tuple(surface, frame or STRAIGHT) for surface in surfaces]
     return made or [(None,)]  # type: ignore[list-item]  # napari's word for "nothing to add"
+
+
+def is_surface_file(path: str | Path) -> bool:
+    """Tell whether a path is a surface (STL, OBJ, PLY, GIFTI, FreeSurfer) rather than a volume."""
+    place = Path(path).expanduser()
+    return place.is_file() and is_surface(place, head_of(place))
+
+
+def surface_tuple(surface: Surface, frame: Frame) -> LayerTuple:
+    """Make a napari surface in the frame of its window: it stands where the volume it outlines does."""
+    facts: dict[str, Any] = {
+        "name": surface.name or "surface", "units": ("mm",) * 3, "axis_labels": bridge.AXES, "opacity": 0.7,
+        "shading": "smooth", "metadata": {bridge.FRAME: frame},
+    }  # fmt: skip
+    if surface.color is not None:
+        facts["vertex_colors"] = np.tile((*surface.color, 1.0), (len(surface.points), 1))
+    return (frame.to_world(surface.points), surface.faces), facts, "surface"  # type: ignore[return-value]
+
+
+def tell_surfaces(surfaces: Iterable[Surface]) -> None:
+    """Show what surface files had to be told about."""
+    from napari.utils.notifications import show_warning
+
+    for surface in surfaces:
+        for sentence in surface.warnings:
+            show_warning(f"{surface.name}: {sentence}")
 
 
 def _chosen(found: tuple[Found, ...]) -> tuple[Volume, ...]:
     usable = tuple(one for one in found if not one.problem)
     if len(found) == 1 or not usable:
         return (found[0].open(),)
+    if sum(not one.labels for one in found) == 1 and len(found) <= MOST_WITHOUT_ASKING:
+        return _with_its_labels(usable)
     return ask(found)
+
+
+def _with_its_labels(found: tuple[Found, ...]) -> tuple[Volume, ...]:
+    """Open one scan and the few segmentations that belong to it; those that do not open are told."""
+    from napari.utils.notifications import show_warning
+
+    opened = []
+    for one in found:
+        try:
+            opened.append(one.open())
+        except MriError as error:
+            if not one.labels:
+                raise
+            show_warning(f"{one.title}: {error}")
+    return tuple(opened)
 
 
 def ask(found: tuple[Found, ...]) -> tuple[Volume, ...]:
@@ -86,10 +147,12 @@ def ask(found: tuple[Found, ...]) -> tuple[Volume, ...]:
 
 
 def as_it_looks(volume: Volume) -> Volume:
-    """Return labels if a file of whole numbers is evidently a label map, else the volume itself."""
-    if isinstance(volume, Labels) or volume.data.ndim != 3:
+    """Return labels, named as the files around them tell, if a file of whole numbers evidently is a label map."""
+    if isinstance(volume, Labels):
+        return _named(volume)
+    if volume.data.ndim != 3:
         return volume
-    sample = volume.data[tuple(slice(None, None, max(1, n // 48)) for n in volume.data.shape)]
+    sample = sample_of(volume.data, 48)
     values = np.unique(sample)
     if not np.array_equal(values, np.floor(values)) or values.size == 0 or values[0] < 0:
         return volume
@@ -97,10 +160,15 @@ def as_it_looks(volume: Volume) -> Volume:
     small_integers = volume.data.dtype.kind in "iu" and values[-1] <= 1
     if small_integers or (_LABEL_NAME.search(name) and values.size <= MOST_VALUES):
         try:
-            return files.as_labels(volume)
+            return _named(files.as_labels(volume))
         except MriError:
             return volume
     return volume
+
+
+def _named(labels: Labels) -> Labels:
+    path = labels.origin.path
+    return dressed(labels, Path(path)) if path and not labels.names and Path(path).is_file() else labels
 
 
 # ------------------------------------------------------------------------------------------ writing

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -27,10 +27,13 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.history import Step
 from napari_mri.core.volume import Labels, Origin, Volume
 from napari_mri.gui.placing import STRAIGHT, Frame, Placing
+from napari_mri.io.lazy import pyramid, sample_of
 
 KEY = "napari_mri"
 """Under this name a layer's metadata holds its `Shown` record."""
 
+FRAME = "napari_mri_frame"
+"""Under this name the metadata of a layer without voxels, such as a surface, holds the frame it stands in."""
 AXES = ("inferior–superior", "posterior–anterior", "left–right")
 TILTED = " (tilted)"
 """Ends the name of a layer that is interpolated for the eye; its exact voxels stay aside."""
@@ -40,6 +43,17 @@ LayerTuple = tuple[NDArray[Any], dict[str, Any], str]
 
 _known: WeakKeyDictionary[Layer, Shown] = WeakKeyDictionary()
 _steps: WeakKeyDictionary[Layer, tuple[Step, ...]] = WeakKeyDictionary()
+_logs: WeakKeyDictionary[Layer, Teller] = WeakKeyDictionary()
+
+
+class Teller(Protocol):
+    """What knows the steps that were done to a layer."""
+
+    def history(self) -> tuple[Step, ...]:
+        """Return what was done, oldest first."""
+
+    def name_last(self, step: Step) -> None:
+        """Hear what the last change was."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +132,9 @@ def frame_of(layers: Iterable[Layer]) -> Frame | None:
         record = shown(layer)
         if record is not None:
             return record.placing.frame
+        frame = layer.metadata.get(FRAME)
+        if isinstance(frame, Frame):
+            return frame
     return None
 
 
@@ -160,11 +177,14 @@ def to_tuple(volume: Volume, frame: Frame | None = None, **look: Any) -> LayerTu
         facts["units"] = ("pixel", *facts["units"])
         facts["axis_labels"] = (kind, *AXES)
     facts |= _label_look(volume) if isinstance(volume, Labels) else _image_look(volume)
+    levels = [array] if named else pyramid(array)
+    if len(levels) > 1:
+        facts["multiscale"] = True
     facts |= look
     if not placing.exact:
         facts["name"] += TILTED
     facts["metadata"] = {KEY: Shown(volume, placing, array)} | dict(look.get("metadata", {}))
-    return array, facts, "labels" if named else "image"
+    return levels if len(levels) > 1 else array, facts, "labels" if named else "image"  # type: ignore[return-value]
 
 
 def to_layer(volume: Volume, frame: Frame | None = None, **look: Any) -> Layer:
@@ -180,7 +200,7 @@ def _paintable(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _image_look(volume: Volume) -> dict[str, Any]:
-    sample = volume.data[tuple(slice(None, None, max(1, n // 64)) for n in volume.data.shape)]
+    sample = sample_of(volume.data)
     sample = sample[np.isfinite(sample)]
     low, high = np.percentile(sample, (0.5, 99.8)) if sample.size else (0.0, 1.0)
     low = min(low, 0.0) if sample.size and sample.min() >= 0 else low
@@ -203,7 +223,7 @@ def _widen(layer: Layer) -> None:
     """Let the contrast slider reach every grey value; napari would stop it at the first setting."""
     record = shown(layer)
     if isinstance(layer, Image) and record is not None and record.volume.data.size:
-        data = record.volume.data[tuple(slice(None, None, max(1, n // 96)) for n in record.volume.data.shape)]
+        data = sample_of(record.volume.data, 96)
         low, high = layer.contrast_limits
         with np.errstate(invalid="ignore"):
             layer.contrast_limits_range = (min(low, float(np.nanmin(data))), max(high, float(np.nanmax(data))))
@@ -231,7 +251,7 @@ def volume_of(layer: Layer, layers: Iterable[Layer] = ()) -> Volume:
     record = shown(layer)
     data = layer.data
     if record is not None and not isinstance(record.volume, Labels):
-        if data is record.array or not record.placing.exact:
+        if data is record.array or not record.placing.exact or getattr(layer, "multiscale", False):
             return record.volume
         return record.volume.with_data(record.placing.home(np.asarray(data)))
     if getattr(layer, "rgb", False) or np.ndim(data) not in (3, 4) or getattr(layer, "multiscale", False):
@@ -285,16 +305,33 @@ def labels_of(layer: Layer, layers: Iterable[Layer], scan: Layer | None = None) 
     assert isinstance(base, Labels), "records of drawn layers are made from labels"
     data = record.placing.home(np.asarray(layer.data), base.data if base.data.ndim == np.ndim(layer.data) else None)
     fresh = base.with_labels(data, base.names)
-    history = (*base.history, *_steps.get(layer, ()))
+    log = _logs.get(layer)
+    logged = () if log is None else log.history()
+    history = (*base.history, *_steps.get(layer, ()), *logged)
     result = Labels(data, base.grid, history, fresh.frames, base.origin, base.names, base.colors)
-    if base.data.shape != data.shape or not np.array_equal(base.data, data):
+    if not logged and (base.data.shape != data.shape or not np.array_equal(base.data, data)):
         result = result.after(Step("edited by hand"))
     return result.titled(layer.name)
 
 
 def note(layer: Layer, step: Step) -> None:
     """Remember something that was done to a layer, for the history of what is saved from it."""
+    log = _logs.get(layer)
+    if log is not None:
+        log.name_last(step)
+        return
     _steps[layer] = (*_steps.get(layer, ()), step)
+
+
+def tell_history(layer: Layer, log: Teller) -> None:
+    """Let an edit log tell what was done to a layer; it is undone and redone there, too."""
+    _logs[layer] = log
+
+
+def name_labels(layer: Layer, record: Shown, names: Mapping[int, str], colors: Mapping[int, Any]) -> None:
+    """Give the labels of a layer names and colours, which travel into the files saved from it."""
+    assert isinstance(record.volume, Labels), "only labels have names"
+    layer.metadata[KEY] = _known[layer] = replace(record, volume=replace(record.volume, names=names, colors=colors))
 
 
 def record_of(layer: Layer, layers: Iterable[Layer], scan: Layer | None = None) -> Shown:

@@ -11,6 +11,8 @@ from qtpy.QtCore import QObject, QSize, Qt, Signal
 from qtpy.QtGui import QIcon, QImage, QPixmap
 from qtpy.QtWidgets import (
     QApplication,
+    QCheckBox,
+    QComboBox,
     QDialog,
     QDialogButtonBox,
     QHBoxLayout,
@@ -36,6 +38,9 @@ KEEP_BYTES = 1 << 30
 class SeriesDialog(QDialog):
     """Tick the series to open.
 
+    Patients and studies are told by number, and can be looked at one by one; names and dates are
+    read and shown only while *Show names* is ticked.
+
     Parameters
     ----------
     found : tuple of Found
@@ -53,7 +58,7 @@ class SeriesDialog(QDialog):
         blank = QPixmap(SIDE, SIDE)
         blank.fill(Qt.GlobalColor.black)
         for one in found:
-            item = QListWidgetItem(QIcon(blank), one.title + (f"\n{one.problem}" if one.problem else ""))
+            item = QListWidgetItem(QIcon(blank), "")
             item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable)
             item.setCheckState(Qt.CheckState.Checked)
             if one.problem:
@@ -70,16 +75,50 @@ class SeriesDialog(QDialog):
         below = QHBoxLayout()
         for widget in (every, none, self.buttons):
             below.addWidget(widget)
+        self._why = {n: one.problem for n, one in enumerate(found) if one.problem}
+        self.group, self.names = QComboBox(), QCheckBox("Show names")
+        self._lay_out_choice()
         whole = QVBoxLayout(self)
         whole.addWidget(QLabel(f"This folder holds {len(found)} series. Tick those to open; a double click opens one."))
+        whole.addLayout(self._above)
         whole.addWidget(self.list)
         whole.addLayout(below)
+        self._say()
         self._refresh()
         self._pictures = _Pictures(found)
         self._pictures.made.connect(self._show_picture, Qt.ConnectionType.QueuedConnection)
         self._pictures.broken.connect(self._show_broken, Qt.ConnectionType.QueuedConnection)
         self._pictures.start()
         self.finished.connect(self._pictures.stop)
+
+    def _lay_out_choice(self) -> None:
+        """Offer patients and studies one by one, and names, where there are any."""
+        self._above = QHBoxLayout()
+        groups = list(dict.fromkeys(one.group[:n] for one in self.found for n in range(1, len(one.group) + 1)))
+        if groups:
+            self.group.addItem("All patients and studies", ())
+            for group in groups:
+                self.group.addItem(", ".join(group), group)
+            self.group.currentIndexChanged.connect(self._filter)
+            self._above.addWidget(self.group, 1)
+        if any(one.who is not None for one in self.found):
+            self.names.setToolTip("Names, numbers and dates are read from the files only while this is ticked.")
+            self.names.toggled.connect(self._say)
+            self._above.addWidget(self.names)
+
+    def _say(self, *_: Any) -> None:
+        """Write each row: its title, whose it is if that was asked for, why it will not open."""
+        blocked = self.list.blockSignals(True)
+        for n, one in enumerate(self.found):
+            who = one.who() if self.names.isChecked() and one.who is not None else ""
+            self.list.item(n).setText("\n".join(filter(None, (one.title, who, self._why.get(n, "")))))
+        self.list.blockSignals(blocked)
+
+    def _filter(self, *_: Any) -> None:
+        group = tuple(self.group.currentData() or ())
+        for n, one in enumerate(self.found):
+            self.list.item(n).setHidden(one.group[: len(group)] != group)
+        self._refresh()
 
     @classmethod
     def ask(cls, found: tuple[Found, ...]) -> tuple[Volume, ...]:
@@ -101,9 +140,9 @@ class SeriesDialog(QDialog):
 
     @property
     def ticked(self) -> tuple[int, ...]:
-        """Numbers of the series that are ticked."""
-        rows = range(self.list.count())
-        return tuple(n for n in rows if self.list.item(n).checkState() == Qt.CheckState.Checked)
+        """Numbers of the series that are ticked, of the patient and study looked at."""
+        rows = [(n, self.list.item(n)) for n in range(self.list.count())]
+        return tuple(n for n, row in rows if not row.isHidden() and row.checkState() == Qt.CheckState.Checked)
 
     def volumes(self) -> tuple[Volume, ...]:
         """Return the ticked series, read at most once."""
@@ -135,7 +174,8 @@ class SeriesDialog(QDialog):
 
     def _show_broken(self, number: int, why: str) -> None:
         item = self.list.item(number)
-        item.setText(f"{self.found[number].title}\n{why}")
+        self._why[number] = why
+        self._say()
         _refuse(item)
 
 

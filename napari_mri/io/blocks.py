@@ -28,7 +28,7 @@ def physical_memory() -> int:
         return 8_000_000_000
 
 
-def check_promise(name: str, n_bytes: int, room: int) -> None:
+def check_promise(name: str, n_bytes: int, room: int, *, mapped: bool = False) -> None:
     """Refuse a header that promises more voxels than its file, or this machine, can hold.
 
     Parameters
@@ -39,6 +39,8 @@ def check_promise(name: str, n_bytes: int, room: int) -> None:
         What the header promises.
     room : int
         The most that the bytes in the file could unpack to.
+    mapped : bool
+        Whether they stay on the disk until they are looked at, so that memory is no bound.
 
     Raises
     ------
@@ -50,7 +52,7 @@ def check_promise(name: str, n_bytes: int, room: int) -> None:
             f"the file can hold {room / 1e6:,.1f} MB at most.",
             hint="The file is probably cut off; copy or download it again.",
         )
-    if n_bytes > physical_memory():
+    if n_bytes > physical_memory() and not mapped:
         raise OutOfMemory(
             f"{name} unpacks to {n_bytes / 1e9:,.1f} GB; this machine has {physical_memory() / 1e9:,.1f} GB.",
             hint="Crop it or lower its resolution on a bigger machine first.",
@@ -90,8 +92,9 @@ def read_block(
     left = os.path.getsize(path) - offset
     if offset < 0 or left < 0:
         raise BrokenFile(f"{path.name} is damaged: its voxels should begin after its end.", hint=_AGAIN)
-    check_promise(path.name, n_bytes, left * _MOST_SHRUNK[packing])
     native = dtype.newbyteorder("=")
+    mapped = packing == "raw" and dtype == native
+    check_promise(path.name, n_bytes, left * _MOST_SHRUNK[packing], mapped=mapped)
     if packing == "raw":
         stored: NDArray[Any] = np.memmap(path, dtype, "r", offset, shape, order="F")
         return stored if dtype == native else np.asfortranarray(stored, dtype=native)

@@ -5,22 +5,32 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from napari_mri.core.errors import BrokenFile, FileProblem, GeometryProblem, MriError, NotAnImage, UnsupportedImage
 from napari_mri.core.grid import Grid
+from napari_mri.core.history import Step
 from napari_mri.core.volume import Origin, Volume
 from napari_mri.io.dicom_bytes import looks_like_dicom, walk_file
+from napari_mri.io.dicom_companions import Companion, companion
+from napari_mri.io.dicom_companions import listed as listed_companions
 from napari_mri.io.dicom_frames import frames_of
 from napari_mri.io.dicom_header import SEQUENCES, WANTED, File, Frame, file_record
 from napari_mri.io.dicom_layout import Layout
+from napari_mri.io.dicom_people import groups, who
 from napari_mri.io.dicom_pixels import read_stack, why_not
+from napari_mri.io.dicom_resample import resampled
 from napari_mri.io.dicom_series import Stack, stacks_of
 from napari_mri.io.formats import Format, Found
+from napari_mri.io.philips import fields_of
 
 _NOT_IMAGES = ("1.2.840.10008.5.1.4.1.1.66", "1.2.840.10008.5.1.4.1.1.88", "1.2.840.10008.5.1.4.1.1.481",
                "1.2.840.10008.5.1.4.1.1.11.", "1.2.840.10008.5.1.4.1.1.104")  # fmt: skip
-_HINT_PARTS = "Copy the missing files. Its regular parts open by themselves: choose one by name, or open all."
+_HINT_PARTS = (
+    "Copy the missing files. Its regular parts open by themselves: choose one by name, or open all. "
+    "Or ask for equal steps: --resample, or load(path, resample=True)."
+)
 
 
 def mine(path: Path, head: bytes) -> bool:
@@ -79,10 +89,11 @@ def survey(path: Path) -> tuple[Found, ...]:
         names = sorted(str(p) for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
         if not wanted_series:
             names = [str(path)]
-    frames, troubles, others = _gather(names, wanted_series)
-    if not frames:
+    frames, troubles, others, companions = _gather(names, wanted_series)
+    if not frames and not companions:
         raise _nothing(path, troubles, others)
-    return _listed(stacks_of(frames), path, troubles)
+    series = _listed(stacks_of(frames), path, troubles) if frames else []
+    return (*(one for _, one in series), *listed_companions(companions, series))
 
 
 def _record(path: Path | str, layout: Layout | None = None) -> File | None:
@@ -98,9 +109,10 @@ def _not_an_image(file: File) -> str:
     return ""
 
 
-def _gather(names: list[str], series: str) -> tuple[list[Frame], list[str], list[str]]:
-    """Read the headers; return slices, sentences about broken files, and why others are no images."""
+def _gather(names: list[str], series: str) -> tuple[list[Frame], list[str], list[str], list[Companion]]:
+    """Read the headers; return slices, sentences about broken files, why others are no images, and segmentations."""
     frames: list[Frame] = []
+    companions: list[Companion] = []
     troubles: list[str] = []
     others: list[str] = []
     layout = Layout()
@@ -112,13 +124,16 @@ def _gather(names: list[str], series: str) -> tuple[list[Frame], list[str], list
             reason = _not_an_image(file)
             if reason:
                 others.append(reason)
+                belongs = companion(file)
+                if belongs is not None:
+                    companions.append(belongs)
                 continue
             frames += frames_of(file)
         except MriError as error:
             troubles.append(error.what)
         except PermissionError:
             troubles.append(f"You have no permission to read {os.path.basename(name)}.")
-    return frames, troubles, others
+    return frames, troubles, others, companions
 
 
 def _nothing(path: Path, troubles: list[str], others: list[str]) -> FileProblem:
@@ -130,7 +145,9 @@ def _nothing(path: Path, troubles: list[str], others: list[str]) -> FileProblem:
     return NotAnImage(f"{path} holds no images.", hint="Give a folder of DICOM files, or a single image file.")
 
 
-def _listed(stacks: list[Stack], path: Path, troubles: list[str]) -> tuple[Found, ...]:
+def _listed(stacks: list[Stack], path: Path, troubles: list[str]) -> list[tuple[str, Found]]:
+    """Return each stack as something to open, with the UID of its series."""
+
     def order(stack: Stack) -> tuple[str, int, str]:
         file = stack.volumes[0][0].file
         return file.study, file.number if file.number is not None else 1 << 30, file.series
@@ -138,14 +155,13 @@ def _listed(stacks: list[Stack], path: Path, troubles: list[str]) -> tuple[Found
     grey = [stack for stack in stacks if not why_not(stack.volumes[0][0].file)]
     left_out = len(stacks) - len(grey)
     stacks = sorted(grey or stacks, key=order)
-    studies = list(dict.fromkeys(stack.volumes[0][0].file.study for stack in stacks))
-    found: list[Found] = []
+    belongs = groups([stack.volumes[0][0].file for stack in stacks])
+    found: list[tuple[str, Found]] = []
     seen: Counter[str] = Counter()
     for stack in stacks:
         file = stack.volumes[0][0].file
-        title = _title(stack)
-        if len(studies) > 1:
-            title = f"study {studies.index(file.study) + 1}: {title}"
+        group = belongs[file.study]
+        title = ": ".join((*(", ".join(group),) * bool(group), _title(stack)))
         seen[title] += 1
         if seen[title] > 1:
             title = f"{title} ({seen[title]})"
@@ -153,11 +169,27 @@ def _listed(stacks: list[Stack], path: Path, troubles: list[str]) -> tuple[Found
             stack.warnings.append(f"{left_out} sets of images that are not grey values (screenshots) were left out.")
         if troubles:
             stack.warnings.append(f"{len(troubles)} files could not be read: {troubles[0]}")
-        problem = stack.problem or why_not(file)
-        found.append(
-            Found(title, lambda s=stack, n=title: _open(s, n, path), file.number, stack.shape, problem, stack.part)  # type: ignore[misc]
-        )
-    return tuple(found)
+        found.append((file.series, _found(stack, title, path, group)))
+    return found
+
+
+def _found(stack: Stack, title: str, path: Path, group: tuple[str, ...]) -> Found:
+    file = stack.volumes[0][0].file
+    unequal = bool(stack.problem) and len(stack.volumes[0]) > 1 and not why_not(file)
+    return Found(
+        title, lambda: _open(stack, title, path), file.number, stack.shape, stack.problem or why_not(file), stack.part,
+        grid=None if stack.problem else _grid(stack),
+        resampled=(lambda: _resampled(stack, title, path)) if unequal else None,
+        group=group, who=who(file),
+    )  # fmt: skip
+
+
+def _grid(stack: Stack) -> Grid | None:
+    first = stack.volumes[0][0]
+    try:
+        return Grid((first.columns, first.rows, len(stack.volumes[0])), stack.affine)
+    except GeometryProblem:
+        return None  # opening it tells why
 
 
 def _title(stack: Stack) -> str:
@@ -173,7 +205,23 @@ def _open(stack: Stack, title: str, path: Path) -> Volume:
         raise GeometryProblem(f"'{title}' does not make one volume. {stack.problem}", hint=_HINT_PARTS)
     first = stack.volumes[0][0]
     grid = Grid((first.columns, first.rows, len(stack.volumes[0])), stack.affine)
-    data = read_stack(stack)
+    return Volume(read_stack(stack), grid, (), stack.frames, _origin(stack, title, path))
+
+
+def _resampled(stack: Stack, title: str, path: Path) -> Volume:
+    """Open a stack of unequal steps on equal ones."""
+    data, affine, told = resampled(stack)
+    origin = _origin(stack, title, path)
+    # What a table tells slice by slice is no longer true, and no file stands behind a made-up slice.
+    fields = {key: value for key, value in origin.fields.items() if not key.startswith("precise")}
+    origin = replace(origin, path="", fields=fields, warnings=(*origin.warnings, told))
+    i, j, k = (int(n) for n in data.shape[:3])
+    volume = Volume(data, Grid((i, j, k), affine), (), stack.frames, origin)
+    return volume.after(Step("resampled to equal slice steps", facts={"slices before": len(stack.volumes[0])}))
+
+
+def _origin(stack: Stack, title: str, path: Path) -> Origin:
+    first = stack.volumes[0][0]
     told = list(dict.fromkeys(stack.warnings))
     if first.kind != "magnitude":
         told.append(f"This is the {first.kind} part of a complex image, not its magnitude.")
@@ -185,12 +233,7 @@ def _open(stack: Stack, title: str, path: Path) -> Volume:
         "part": first.kind,
         "image_type": first.types,
     }
-    if first.file.scale is not None:
-        slope, inter = first.file.scale
-        fields |= {"values": "display", "precise_slope": slope, "precise_inter": inter,
-                   "rescale_slope": first.slope, "rescale_inter": first.inter}  # fmt: skip
-    origin = Origin(title, "dicom", str(path), fields, tuple(told))
-    return Volume(data, grid, (), stack.frames, origin)
+    return Origin(title, "dicom", str(path), {**fields, **fields_of(stack.volumes)}, tuple(told))
 
 
 def read(path: Path) -> tuple[Volume, ...]:

@@ -15,13 +15,16 @@ from napari_mri.io.atomic import atomic_path
 from napari_mri.io.conventions import dressed
 from napari_mri.io.formats import Format, Found, all_formats
 from napari_mri.io.history import read_sidecar, write_sidecar
+from napari_mri.io.philips import as_kind
 from napari_mri.io.unpack import head_of
 
 Got = TypeVar("Got")
 _STALE = "The history beside the file is about an older version of it and was left out."
 
 
-def load(path: str | Path, *, series: str | int | None = None) -> Volume:
+def load(
+    path: str | Path, *, series: str | int | None = None, resample: bool = False, philips: str = "display"
+) -> Volume:
     """Open one scan.
 
     Parameters
@@ -30,6 +33,11 @@ def load(path: str | Path, *, series: str | int | None = None) -> Volume:
         A file of any known format, a DICOM folder, or one file of a DICOM series.
     series : str or int, optional
         Which one, where there are several: its series number, or a part of its name.
+    resample : bool
+        Whether DICOM slices that are spaced unequally may be resampled to equal steps; they are
+        refused otherwise. Told among the warnings and in the history.
+    philips : str
+        ``"display"`` (what the console shows) or ``"precise"`` values of a Philips scan.
 
     Returns
     -------
@@ -43,8 +51,19 @@ def load(path: str | Path, *, series: str | int | None = None) -> Volume:
     FileProblem, GeometryProblem
         If it cannot be read; the hint tells the way out.
     """
+    one = _one(path, series)
+    opens = one.resampled if resample and one.resampled is not None else one.open
+    return as_kind(opens(), philips)
+
+
+def _one(path: str | Path, series: str | int | None, *, labels: bool = False) -> Found:
+    """Return the one thing meant at a path, or raise SeveralSeries."""
     found = survey(path)
-    found = _chosen(found, series, str(path)) if series is not None else _main(found)
+    if series is not None:
+        found = _chosen(found, series, str(path))
+    else:
+        own = tuple(one for one in found if one.labels) if labels else ()
+        found = own or _main(found)
     if len(found) > 1:
         names = tuple(one.title for one in found)
         raise SeveralSeries(
@@ -52,7 +71,7 @@ def load(path: str | Path, *, series: str | int | None = None) -> Volume:
             hint=f'Choose one, e.g. --series "{_handle(found[0], found)}" (load_all opens every one).',
             names=names,
         )
-    return found[0].open()
+    return found[0]
 
 
 def load_all(path: str | Path) -> tuple[Volume, ...]:
@@ -88,14 +107,14 @@ def load_labels(path: str | Path, *, series: str | int | None = None) -> Labels:
     Parameters
     ----------
     path, series
-        As in `load`.
+        As in `load`; of a DICOM folder with one segmentation, that one.
 
     Raises
     ------
     UnsupportedImage
         If the values are not whole numbers.
     """
-    volume = load(path, series=series)
+    volume = _one(path, series, labels=True).open()
     return dressed(as_labels(volume), Path(path))
 
 
@@ -242,8 +261,9 @@ def _with_history(volume: Volume, path: Path) -> Volume:
 
 
 def _main(found: tuple[Found, ...]) -> tuple[Found, ...]:
-    """Leave out the pieces of a volume that has a problem: opening it then tells the problem."""
-    return tuple(one for one in found if not one.part)
+    """Leave out what belongs to another one: segmentations, and pieces of a volume that has a problem."""
+    scans = tuple(one for one in found if not one.part and not one.labels)
+    return scans or tuple(one for one in found if not one.part)
 
 
 def _handle(one: Found, among: tuple[Found, ...]) -> str:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
+from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Volume
 
 MODULES = (
-    "nifti", "nrrd", "metaimage", "mgh", "analyze", "rtstruct", "seg_dicom", "dicom", "surface_files",
-    "zipped", "rawdata",
+    "nifti", "nrrd", "metaimage", "mgh", "analyze", "rtstruct", "seg_dicom", "omezarr", "bids_folder", "dicom",
+    "surface_files", "zipped", "rawdata",
 )  # fmt: skip
 """Modules of this folder that hold a ``FORMATS`` tuple, asked in this order."""
 
@@ -34,6 +35,16 @@ class Found:
         Why it will not open, where that is known beforehand.
     part : bool
         Whether it is only a piece of another one of the list, which has a problem.
+    labels : bool
+        Whether it is a segmentation that belongs to another one of the list.
+    grid : Grid, optional
+        Where it will stand, where that is known without reading.
+    resampled : callable, optional
+        ``resampled() -> Volume`` makes one volume of slices that do not make a grid as they are.
+    group : tuple of str
+        What it belongs to, outermost first, told without names: ``("patient 1", "study 2")``.
+    who : callable, optional
+        ``who() -> str`` reads whose it is and when it was made: only for somebody who asked.
     """
 
     title: str
@@ -42,6 +53,11 @@ class Found:
     shape: tuple[int, ...] = ()
     problem: str = ""
     part: bool = False
+    labels: bool = False
+    grid: Grid | None = None
+    resampled: Callable[[], Volume] | None = None
+    group: tuple[str, ...] = ()
+    who: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True)

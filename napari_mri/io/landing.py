@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Labels, Volume
 
 _APART = 0.05  # of a voxel: what headers round away
+Some = TypeVar("Some", bound=Volume)
 
 
 def landed(labels: Labels, scan: Volume) -> Labels:
@@ -36,21 +38,58 @@ def landed(labels: Labels, scan: Volume) -> Labels:
     GridMismatch
         If the voxel centres of the two do not coincide, or labels would be lost outside the scan.
     """
-    if labels.grid.same(scan.grid):
-        return replace(labels, grid=scan.grid)
-    data = moved(labels.data, labels.grid, scan.grid)
+    return landed_on(labels, scan.grid, scan.title)
+
+
+def onto(path: Path, scan: Volume) -> Volume:
+    """Open what was made for a scan and put it on the scan's voxels: a mask, contours, a NumPy array.
+
+    Parameters
+    ----------
+    path : Path
+        Labels of any format, an RTSTRUCT, or a ``.npy`` of the scan's shape.
+    scan : Volume
+
+    Raises
+    ------
+    GridMismatch, UnsupportedImage
+        If it does not lie on the scan's voxels; the message tells why.
+    """
+    from napari_mri.io import rawdata, rtstruct
+    from napari_mri.io.files import load_labels
+    from napari_mri.io.unpack import head_of
+
+    head = head_of(path) if path.is_file() else b""
+    if head.startswith(b"\x93NUMPY"):
+        return rawdata.on_scan(path, scan)
+    if head and rtstruct.mine(path, head):
+        return rtstruct.read_onto(path, scan)
+    return landed(load_labels(path), scan)
+
+
+def landed_on(labels: Some, grid: Grid, title: str) -> Some:
+    """Return labels (or fractions) on a grid of the same lattice; `title` names it in messages.
+
+    Raises
+    ------
+    GridMismatch
+        As `landed`.
+    """
+    if labels.grid.same(grid):
+        return replace(labels, grid=grid)
+    data = moved(labels.data, labels.grid, grid)
     if data is None:
         raise GridMismatch(
-            f"'{labels.title}' does not lie on the voxels of '{scan.title}': {why_apart(labels.grid, scan.grid)}.",
+            f"'{labels.title}' does not lie on the voxels of '{title}': {why_apart(labels.grid, grid)}.",
             hint="Open both to see them together in mm, or resample the labels to the scan.",
         )
     lost = int(np.count_nonzero(labels.data)) - int(np.count_nonzero(data))
     if lost > 0:
         raise GridMismatch(
-            f"{lost:,} labelled voxels of '{labels.title}' lie outside '{scan.title}'.",
+            f"{lost:,} labelled voxels of '{labels.title}' lie outside '{title}'.",
             hint="The labels may belong to another scan: open both to see them together in mm.",
         )
-    return replace(labels, data=data, grid=scan.grid)
+    return replace(labels, data=data, grid=grid)
 
 
 def why_apart(one: Grid, other: Grid) -> str:

@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 
 from napari_mri.core.errors import BrokenFile, OutOfMemory, UnsupportedImage
 from napari_mri.core.volume import Frames, Labels, Origin, Volume
+from napari_mri.io.blocks import physical_memory
 from napari_mri.io.formats import Format
+from napari_mri.io.lazy import BIG_BYTES, LazyArray, lazily
 from napari_mri.io.nifti_header import CODES, Facts, made, names_in, understood, with_gradients
 from napari_mri.io.unpack import check_room, is_gzipped, opened, read_into
 
 ENDINGS = (".nii.gz", ".nii")
 _MAGIC = (b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0")
 _MOST_EXTENSION = 64_000_000
+_TOLD_BYTES = 1_000_000_000
 
 
 def mine(path: Path, head: bytes) -> bool:
@@ -98,7 +101,14 @@ def read(path: Path) -> tuple[Volume, ...]:
         n_bytes = int(np.prod(facts.shape, dtype=object)) * facts.dtype.itemsize
         check_room(voxels_path, packed, at, n_bytes)
         data = _voxels(file if not paired else None, voxels_path, packed, at, facts)
-    origin = Origin(_stem(path), "nifti", str(path), facts.fields, facts.warnings)
+    told = facts.warnings
+    if packed and n_bytes > _TOLD_BYTES:
+        told = (
+            *told,
+            f"The file is packed, so all of it ({n_bytes / 1e9:.1f} GB) had to be unpacked into memory before anything "
+            "could be shown. A .nii of the same scan opens at once, piece by piece.",
+        )
+    origin = Origin(_stem(path), "nifti", str(path), facts.fields, told)
     frames = _gradients(path, facts)
     named = names_in(extra, big=facts.dtype.str.startswith(">"))
     if named is not None and data.dtype.kind in "iu":
@@ -112,10 +122,14 @@ def _voxels(file: BinaryIO | None, path: Path, packed: bool, at: int, facts: Fac
     scaled = (facts.slope, facts.inter) != (1.0, 0.0)
     if not packed:
         stored = np.memmap(path, facts.dtype, "r", at, facts.shape, order="F")
-        if not scaled:
-            return stored if facts.dtype == native else np.asfortranarray(stored, dtype=native)
-        return _scale(stored, facts)
+        if not scaled and facts.dtype == native:
+            return stored
+        if stored.nbytes > BIG_BYTES:
+            return _scaled_lazily(stored, facts)
+        return _scale(stored, facts) if scaled else np.asfortranarray(stored, dtype=native)
     try:
+        if int(np.prod(facts.shape, dtype=object)) * facts.dtype.itemsize > physical_memory():
+            raise MemoryError
         buffer = np.empty(facts.shape, facts.dtype, order="F")
     except (MemoryError, ValueError) as error:
         raise OutOfMemory(
@@ -143,6 +157,19 @@ def _skip(file: BinaryIO, n_bytes: int) -> None:
         if not got:
             return
         n_bytes -= got
+
+
+def _scaled_lazily(stored: NDArray[Any], facts: Facts) -> NDArray[Any]:
+    """Return values that are turned into native ones piece by piece, when they are looked at."""
+    slope, inter = facts.slope, facts.inter
+    native = facts.dtype.newbyteorder("=")
+    if (slope, inter) == (1.0, 0.0):
+        return lazily(LazyArray.of(lambda at: np.asarray(stored[at], dtype=native), native, stored.shape))
+    # Whether scaled whole numbers fit into few bits could only be told by reading all of them.
+    kind = np.dtype(np.float64 if stored.dtype.itemsize > 2 and stored.dtype.str[1:] != "f4" else np.float32)
+    return lazily(
+        LazyArray.of(lambda at: (stored[at] * np.float64(slope) + inter).astype(kind), kind, stored.shape)
+    )
 
 
 def _scale(stored: NDArray[Any], facts: Facts) -> NDArray[Any]:

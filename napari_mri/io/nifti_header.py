@@ -14,6 +14,7 @@ from napari_mri.core.errors import BrokenFile, GeometryProblem, UnsupportedImage
 from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Frames, Labels, Volume
 from napari_mri.io.history import MARK, labels_from_json, labels_to_json
+from napari_mri.io.nifti_fields import FIRST, SECOND, best_affine
 
 TYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
@@ -109,11 +110,8 @@ def understood(raw: bytes, name: str) -> Facts:
 
 
 def parsed(raw: bytes) -> NDArray[Any]:
-    """Return the header as a numpy record of nibabel's fields, in native byte order or swapped."""
-    from nibabel.nifti1 import header_dtype as first
-    from nibabel.nifti2 import header_dtype as second
-
-    kind = second if raw[4:8] in (b"n+2\0", b"ni2\0") else first
+    """Return the header as a numpy record, in native byte order or swapped."""
+    kind = SECOND if raw[4:8] in (b"n+2\0", b"ni2\0") else FIRST
     record = np.frombuffer(raw, dtype=kind, count=1)[0]
     if record["sizeof_hdr"] not in (348, 540):
         record = np.frombuffer(raw, dtype=kind.newbyteorder(), count=1)[0]
@@ -164,13 +162,6 @@ def _dtype(header: Any, name: str) -> np.dtype[Any]:
 
 def _affine(header: Any, name: str, told: list[str]) -> tuple[NDArray[np.float64], float]:
     """Return the affine in mm, and the factor it was multiplied by to get there."""
-    from nibabel.nifti1 import Nifti1Header
-    from nibabel.nifti2 import Nifti2Header
-    from nibabel.spatialimages import HeaderDataError
-
-    kind = Nifti2Header if int(header["sizeof_hdr"]) == 540 else Nifti1Header
-    order = ">" if header.dtype["dim"].base.str.startswith(">") else "<"
-    known = kind(header.tobytes(), endianness=order, check=False)
     pixdim = np.asarray(header["pixdim"][1:4], dtype=float)
     if int(header["sform_code"]) <= 0 and not (np.isfinite(pixdim).all() and (pixdim > 0).all()):
         steps = ", ".join(f"{v:g}" for v in pixdim)
@@ -180,8 +171,8 @@ def _affine(header: Any, name: str, told: list[str]) -> tuple[NDArray[np.float64
                 hint="Repair the header, or convert the scan from its DICOM files again.",
             )
     try:
-        affine = np.asarray(known.get_best_affine(), dtype=np.float64)
-    except (HeaderDataError, ValueError) as error:
+        affine = best_affine(header)
+    except ValueError as error:
         raise GeometryProblem(
             f"The orientation in the header of {name} makes no sense.",
             hint="Repair its qform, or convert the scan from its DICOM files again.",

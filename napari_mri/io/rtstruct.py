@@ -168,6 +168,11 @@ def read_onto(path: Path, scan: Volume) -> Labels:
         If a contour lies between the scan's slices, or outside of it.
     BrokenFile, MissingExtra
     """
+    return read_on(path, scan.grid)
+
+
+def read_on(path: Path, grid: Grid) -> Labels:
+    """Read an RTSTRUCT as labels on a grid (see `read_onto`)."""
     title, _, regions = outlines(path)
     numbers_ = [one.number for one in regions]
     anew = len(set(numbers_)) < len(numbers_) or min(numbers_, default=1) < 1
@@ -183,11 +188,11 @@ def read_onto(path: Path, scan: Volume) -> Labels:
         if not one.contours:
             told.append(f"Region '{one.name}' has no closed contour and is empty.")
             continue
-        masks.append((value, whole_box, filled(one, scan.grid, path.name)))
-    data = stacked(scan.grid.shape, masks)
+        masks.append((value, whole_box, filled(one, grid, path.name)))
+    data = stacked(grid.shape, masks)
     origin = Origin(title, "rtstruct", str(path), {}, tuple(told))
     frames = SEGMENTS if data.ndim == 4 else None
-    return Labels(data, scan.grid, (), frames, origin, names, colors)
+    return Labels(data, grid, (), frames, origin, names, colors)
 
 
 def filled(outline: Outline, grid: Grid, name: str) -> NDArray[np.bool_]:

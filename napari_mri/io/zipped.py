@@ -17,6 +17,7 @@ from napari_mri.core.errors import BrokenFile, FileProblem, NotAnImage, Unsuppor
 from napari_mri.core.volume import Volume
 from napari_mri.io.formats import Format, Found
 from napari_mri.io.inside import is_tame
+from napari_mri.io.lazy import is_lazy
 
 MOST_BYTES = 8_000_000_000
 MOST_FILES = 50_000
@@ -53,7 +54,7 @@ def _kept(
     def kept() -> Volume:
         volume = read()
         assert os.path.isdir(folder.name)
-        data = np.array(volume.data, order="K") if isinstance(volume.data, np.memmap) else volume.data
+        data = np.array(volume.data, order="K") if is_lazy(volume.data) else volume.data
         return replace(volume, data=data, origin=replace(volume.origin, path=str(path)))
 
     return kept
@@ -163,14 +164,9 @@ def _all(folder: Path) -> list[Path]:
 
 def _is_dicom(path: Path) -> bool:
     from napari_mri.io.dicom_bytes import looks_like_dicom
-    from napari_mri.io.seg_dicom import sop_class
 
     with open(path, "rb") as file:
-        head = file.read(1024)
-    # Segmentations and contours are DICOM, but no series of images.
-    return looks_like_dicom(head) and not sop_class(head).startswith(
-        ("1.2.840.10008.5.1.4.1.1.66", "1.2.840.10008.5.1.4.1.1.481")
-    )
+        return looks_like_dicom(file.read(132))
 
 
 def read(path: Path) -> tuple[Volume, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from napari_mri.core.errors import BrokenFile, FileProblem, MriError, NotAnImage, UnsupportedImage
+from napari_mri.core.volume import Labels
 from napari_mri.io import zipped
 from napari_mri.io.files import load, load_all, save
 from napari_mri.io.inside import is_tame
@@ -36,7 +37,8 @@ def test_series_volumes_and_segmentations_inside_open(tmp_path):
     assert len(volumes) == 3
     assert all(volume.origin.path == str(path) for volume in volumes)
     np.testing.assert_array_equal(volumes[0].turned("LPS").data, load(tmp_path / "s").turned("LPS").data)
-    np.testing.assert_array_equal(volumes[1].data, head(GRIDS["plain"]).data)
+    assert isinstance(volumes[1], Labels)  # the segmentation comes with the series
+    np.testing.assert_array_equal(volumes[2].data, head(GRIDS["plain"]).data)
 
 
 def test_one_volume_inside_opens_by_itself_and_outlives_its_folder(tmp_path):
