@@ -1,0 +1,59 @@
+"""Other people's super-resolution networks, loaded from their weights files and run as their authors describe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+Array = NDArray[np.float32]
+
+
+def srrecnn3d(file: Path) -> Callable[[Array], Array]:
+    """Return SRReCNN3D (Pham et al., Comput Med Imaging Graph 2019): on a volume that a spline brought to the fine grid.
+
+    It is made for isotropic x2 and Gaussian blur; ten 3 x 3 x 3 convolutions, their sum added to the input.
+    """
+    state = load_file(file)
+    names = sorted((n[:-7] for n in state if n.endswith(".weight")), key=lambda n: int(n.removeprefix("conv")))
+
+    def apply(spline: Array) -> Array:
+        top = float(spline.max())
+        x = y = torch.from_numpy(spline / top)[None, None]
+        with torch.inference_mode():
+            for name in names:
+                y = F.conv3d(y, state[f"{name}.weight"], state[f"{name}.bias"], padding=1)
+                y = F.relu(y) if name != names[-1] else y
+            return np.asarray((x + y)[0, 0].numpy() * top, dtype=np.float32)
+
+    return apply
+
+
+def vdsr(file: Path) -> Callable[[Array], Array]:
+    """Return VDSR (Kim et al., CVPR 2016), trained on photographs: on both families of planes across the slices, averaged."""
+    state = load_file(file)
+    middle = sorted((n for n in state if n.startswith("residual")), key=lambda n: int(n.split(".")[1]))
+
+    def planes(stack: torch.Tensor) -> torch.Tensor:
+        y = F.relu(F.conv2d(stack, state["input.weight"], padding=1))
+        for name in middle:
+            y = F.relu(F.conv2d(y, state[name], padding=1))
+        return stack + F.conv2d(y, state["output.weight"], padding=1)
+
+    def apply(spline: Array) -> Array:
+        low, extent = float(spline.min()), float(np.ptp(spline))
+        x = torch.from_numpy((spline - low) / extent)
+        total = torch.zeros_like(x)
+        with torch.inference_mode():
+            for axis in (0, 1):  # the slices lie along axis 2
+                for n in range(0, x.shape[axis], 8):
+                    some = x.narrow(axis, n, min(8, x.shape[axis] - n)).movedim(axis, 0)[:, None]
+                    total.narrow(axis, n, len(some)).add_(planes(some)[:, 0].movedim(0, axis))
+        return np.asarray(total.numpy() / 2 * extent + low, dtype=np.float32)
+
+    return apply

@@ -1,0 +1,152 @@
+"""A 3-D residual net that tells what lies within thick slices, for any distance and thickness of the slices.
+
+It works on the grid of the thick slices, which is small, and answers `PARTS` values a voxel: what the parts of a
+slice, from its lower to its upper face, have more than the cubic spline says. Any finer grid is read from them.
+No layer has a bias and the first one sees differences only: twice the brightness gives twice the answer and a
+constant adds nothing. So the net needs no normalisation, and a tile gives what the whole scan would.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+PARTS = 8
+"""Into how many parts a slice is told."""
+FACTS = 5
+"""Numbers that describe the slices (see `facts`)."""
+
+
+def facts(distance: float, thickness: float, gaussian: bool) -> list[float]:
+    """Return what the net is told of the slices, each about 0 to 1.5.
+
+    Parameters
+    ----------
+    distance : float
+        From slice to slice, in voxels of the plane.
+    thickness : float
+        In voxels of the plane.
+    gaussian : bool
+        Whether the profile is Gaussian, its full width at half maximum the thickness; else a box.
+    """
+    distance = max(distance, 1.0)
+    return [
+        float(torch.tensor(distance).log2()) / 3,
+        1 / distance,
+        thickness / 8,
+        thickness / distance,
+        float(gaussian),
+    ]
+
+
+class Differences(nn.Conv3d):
+    """A 3 x 3 x 3 convolution whose kernels sum to zero; the border goes on outside."""
+
+    def __init__(self, ins: int, outs: int) -> None:
+        super().__init__(ins, outs, 3, padding=1, padding_mode="replicate", bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, ins, K, I, J) to (B, outs, K, I, J)."""
+        kernel = self.weight - self.weight.mean((1, 2, 3, 4), keepdim=True)
+        return F.conv3d(F.pad(x, (1, 1, 1, 1, 1, 1), mode="replicate"), kernel)
+
+
+class Told(nn.Module):
+    """Two convolutions, the channels between them weighed by what is known of the slices, added to the input."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.first = nn.Conv3d(width, width, 3, padding=1, bias=False)
+        self.second = nn.Conv3d(width, width, 3, padding=1, bias=False)
+        self.weigh = nn.Linear(hidden, width)
+        nn.init.zeros_(self.weigh.weight)
+        nn.init.zeros_(self.weigh.bias)
+
+    def forward(self, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """(B, width, K, i, j) and (B, hidden) to (B, width, K, i, j)."""
+        weight = (1 + self.weigh(known))[:, :, None, None, None]
+        return x + self.second(F.relu(self.first(x)) * weight)
+
+
+class SliceNet(nn.Module):
+    """What the parts of thick slices differ by from the cubic spline.
+
+    Parameters
+    ----------
+    width : int
+        Channels.
+    depth : int
+        Residual blocks.
+
+    Notes
+    -----
+    The plane is folded: 2 x 2 voxels are one place with four channels. Its sides must be multiples of `multiple`.
+    """
+
+    multiple = 2
+
+    def __init__(self, width: int = 48, depth: int = 4) -> None:
+        super().__init__()
+        self.width, self.depth = width, depth
+        self.known = nn.Sequential(nn.Linear(FACTS, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU())
+        self.stem = Differences(4, width)
+        self.blocks = nn.ModuleList([Told(width, 32) for _ in range(depth)])
+        self.weigh = nn.Linear(32, width)
+        self.head = nn.Conv3d(width, 4 * PARTS, 3, padding=1, bias=False)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.weigh.weight)
+        nn.init.zeros_(self.weigh.bias)
+
+    def forward(self, scan: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+        """Tell the parts of every slice.
+
+        Parameters
+        ----------
+        scan : torch.Tensor
+            (B, 1, K, I, J), K the slices; any scale.
+        told : torch.Tensor
+            (B, `FACTS`), see `facts`.
+
+        Returns
+        -------
+        torch.Tensor
+            (B, `PARTS`, K, I, J): to be added to the spline, lowest part first.
+        """
+        known = self.known(told)
+        x = F.pixel_unshuffle(scan.transpose(1, 2), 2).transpose(1, 2)  # (B, 4, K, I/2, J/2)
+        x = self.stem(x.contiguous(memory_format=torch.channels_last_3d))
+        for block in self.blocks:
+            x = block(x, known)
+        x = self.head(x * (1 + self.weigh(known))[:, :, None, None, None])
+        return F.pixel_shuffle(x.transpose(1, 2), 2).transpose(1, 2)
+
+
+class Informed(nn.Module):
+    """A `SliceNet` that knows its slices, in half precision on a GPU.
+
+    Parameters
+    ----------
+    net : SliceNet
+    told : list of float
+        Of length `FACTS`.
+    """
+
+    def __init__(self, net: SliceNet, told: list[float]) -> None:
+        super().__init__()
+        self.net, self.told = net, told
+
+    def forward(self, scan: torch.Tensor) -> torch.Tensor:
+        """(B, 1, K, I, J) to (B, `PARTS`, K, I, J)."""
+        told = torch.tensor([self.told] * len(scan), device=scan.device)
+        half = scan.device.type == "cuda"
+        with torch.autocast(scan.device.type, torch.float16 if half else None, enabled=half):
+            return self.net(scan, told)
+
+
+def from_state(state: dict[str, torch.Tensor]) -> SliceNet:
+    """Build the `SliceNet` a state dict belongs to: its width and depth are read from the tensors."""
+    depth = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
+    net = SliceNet(int(state["stem.weight"].shape[0]), depth)
+    net.load_state_dict(state)
+    return net
