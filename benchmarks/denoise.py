@@ -245,7 +245,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--side", type=int, default=64, help="of the crops, voxels")
     parser.add_argument("--levels", type=float, nargs="+", default=list(LEVELS))
-    parser.add_argument("--methods", nargs="*", default=["net3d", "nlm", "selfscan", "bm4d"])
+    parser.add_argument("--methods", nargs="*", default=["nlpca", "net3d", "nlm", "selfscan", "bm4d"])
     parser.add_argument("--cases", nargs="+", default=["phantom", "held-back", "real"])
     parser.add_argument("--series", nargs="*", default=["neighbours", "mppca", "patch2self", "lowrank"])
     parser.add_argument("--series-side", type=int, default=48)

@@ -61,7 +61,7 @@ def series(count: int = 12, sigma: float = 60.0) -> tuple[Volume, Array]:
     return Volume(noisy(clean, sigma), Grid.plain(SHAPE), frames=Frames("diffusion", bvals=bvals, bvecs=bvecs)), clean
 
 
-@pytest.mark.parametrize("name", ["net3d", "nlm"])
+@pytest.mark.parametrize("name", ["net3d", "nlm", "nlpca"])
 def test_error_is_lowered_and_the_floor_taken_away(name: str) -> None:
     clean = phantom()
     scan = Volume(noisy(clean, 60), Grid.plain(SHAPE))
@@ -73,7 +73,7 @@ def test_error_is_lowered_and_the_floor_taken_away(name: str) -> None:
     np.testing.assert_allclose(out.extras["residual"].data, scan.data - out.result.data, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["net3d", "nlm"])
+@pytest.mark.parametrize("name", ["net3d", "nlm", "nlpca"])
 def test_strength_is_a_trade_off(name: str) -> None:
     scan = Volume(noisy(phantom(), 60), Grid.plain(SHAPE))
     moved = [error(run(name, scan, sigma=60.0, strength=s).result.data, scan.data) for s in (0.0, 0.5, 1.0)]
@@ -216,3 +216,48 @@ def test_structure_in_a_residual_is_noticed() -> None:
     assert shared.structure(white, clean, sigma) < shared.STRUCTURE
     edges = clean - gaussian_filter(clean, 1.2)
     assert shared.structure(white + edges, clean, sigma) > shared.STRUCTURE
+
+
+def test_non_local_pca_is_the_default_and_beats_non_local_means() -> None:
+    if not next(m for m in registry.list_models("denoise") if m.name == "nlpca").available:
+        pytest.skip("torch is not installed")
+    assert registry.find("denoise").card.name == "nlpca"
+    clean = phantom()
+    scan = Volume(noisy(clean, 90), Grid.plain(SHAPE))
+    ours, theirs = (run(name, scan, sigma=90.0).result.data for name in ("nlpca", "nlm"))
+    assert error(ours, clean) < 0.95 * error(theirs, clean)
+    air = gaussian_filter(clean, 2) < 1
+    assert abs(float(ours[air].mean())) < 20  # 2 % of the signal; the scan has 113
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 3), (4, 4, 4), (13, 3, 5)])
+def test_non_local_pca_of_thin_volumes(shape: tuple[int, int, int]) -> None:
+    torch = pytest.importorskip("torch")
+    from napari_mri.nets.nonlocal_pca import cleaned
+
+    image = torch.full(shape, 30.0) + torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    answer = cleaned(image)
+    assert answer.shape == shape
+    assert (answer - 30).abs().mean() < 0.9 * (image - 30).abs().mean()
+
+
+def test_non_local_pca_gives_the_threads_back_when_stopped() -> None:
+    torch = pytest.importorskip("torch")
+    from napari_mri.nets.nonlocal_pca import cleaned
+
+    before = torch.get_num_threads()
+
+    def stop(fraction: float) -> None:
+        raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled):
+        cleaned(torch.randn(40, 40, 40), None, stop)
+    assert torch.get_num_threads() == before
+
+
+def test_non_local_pca_keeps_negative_values_of_gaussian_noise() -> None:
+    clean = phantom() - 400
+    scan = Volume(clean + np.random.default_rng(0).normal(0, 60, SHAPE).astype(np.float32), Grid.plain(SHAPE))
+    answer = run("nlpca", scan, sigma=60.0).result.data
+    assert error(answer, clean) < 0.5 * error(scan.data, clean)
+    assert answer.min() < -380
