@@ -71,6 +71,7 @@ def survey(path: Path) -> tuple[Found, ...]:
         If there is not one image.
     """
     wanted_series = ""
+    known: dict[str, File] = {}
     folder = path
     if not path.is_dir():
         folder = path.parent
@@ -78,7 +79,7 @@ def survey(path: Path) -> tuple[Found, ...]:
             alone = _record(path)
             if alone is None:
                 raise NotAnImage(f"{path} is not a DICOM file.")
-            wanted_series = alone.series
+            wanted_series, known = alone.series, {str(path): alone}
             reason = _not_an_image(alone)
             if reason:
                 raise UnsupportedImage(f"{path.name} is a DICOM file, but not an image. {reason}",
@@ -89,7 +90,7 @@ def survey(path: Path) -> tuple[Found, ...]:
         names = sorted(str(p) for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
         if not wanted_series:
             names = [str(path)]
-    frames, troubles, others, companions = _gather(names, wanted_series)
+    frames, troubles, others, companions = _gather(names, wanted_series, known)
     if not frames and not companions:
         raise _nothing(path, troubles, others)
     series = _listed(stacks_of(frames), path, troubles) if frames else []
@@ -109,7 +110,9 @@ def _not_an_image(file: File) -> str:
     return ""
 
 
-def _gather(names: list[str], series: str) -> tuple[list[Frame], list[str], list[str], list[Companion]]:
+def _gather(
+    names: list[str], series: str, known: dict[str, File]
+) -> tuple[list[Frame], list[str], list[str], list[Companion]]:
     """Read the headers; return slices, sentences about broken files, why others are no images, and segmentations."""
     frames: list[Frame] = []
     companions: list[Companion] = []
@@ -118,7 +121,7 @@ def _gather(names: list[str], series: str) -> tuple[list[Frame], list[str], list
     layout = Layout()
     for name in names:
         try:
-            file = _record(name, layout)
+            file = known.get(name) or _record(name, layout)
             if file is None or (series and file.series != series):
                 continue
             reason = _not_an_image(file)

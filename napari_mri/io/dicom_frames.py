@@ -17,6 +17,7 @@ from napari_mri.io.dicom_header import (
     File,
     Frame,
     binary,
+    copied,
     either,
     frame_record,
     number,
@@ -78,7 +79,8 @@ def _enhanced(file: File, first: Frame) -> list[Frame]:
         )
     frames = []
     for index, group in enumerate(groups):
-        frame = replace(shared, number=index, instance=index)
+        frame = copied(shared)
+        frame.number = frame.instance = index
         _apply(frame, group)
         frames.append(frame)
     return frames

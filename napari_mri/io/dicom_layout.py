@@ -36,7 +36,7 @@ class Layout:
         Its first eight bytes, and the four after them where they are part of its head.
     long : (n,) bool
         Whether they are.
-    wanted : list of (index, tag, head length, value length)
+    wanted : list of (index, tag, place of the value, value length)
     end : int
         Place after the last element.
     tries : int
@@ -100,9 +100,8 @@ class Layout:
         """Copy the wanted values among the elements before `stop`; return the next wanted one."""
         table = self.wanted
         while wanted < len(table) and table[wanted][0] < stop:
-            index, tag, head, length = table[wanted]
-            begin = int(self.at[index]) + shift + head
-            values[tag] = window[begin : begin + length]
+            _, tag, begin, length = table[wanted]
+            values[tag] = window[begin + shift : begin + shift + length]
             wanted += 1
         return wanted
 
@@ -160,5 +159,7 @@ class Layout:
         self.ends = np.array([one[0] + one[2] + one[3] for one in found], np.int64) - first
         self.heads, self.tails = eights[place].copy(), fours[place + 8].copy()
         self.long = np.array([one[2] == _LONG_HEAD for one in found])
-        self.wanted = [(n, tag, head, length) for n, (_, tag, head, length) in enumerate(found) if tag in keep]
+        self.wanted = [
+            (n, tag, at + head - first, length) for n, (at, tag, head, length) in enumerate(found) if tag in keep
+        ]
         self.end = int(self.ends[-1])

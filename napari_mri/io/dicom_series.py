@@ -65,10 +65,14 @@ def stacks_of(frames: Sequence[Frame]) -> list[Stack]:
     Several slices at one place become frames where a tag tells them apart, and are split otherwise.
     """
     turns: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
+    numbered: dict[Any, int] = {}  # most slices of a series repeat one orientation to the last digit
     groups: dict[tuple[Any, ...], list[Frame]] = {}
     for frame in frames:
         series = (frame.file.study, frame.file.series or str(frame.file.path.parent))
-        turn = _number_of(frame.turn, turns.setdefault(series, []))
+        exact = (series, frame.turn)
+        turn = numbered.get(exact, -2)
+        if turn < -1:
+            turn = numbered[exact] = _number_of(frame.turn, turns.setdefault(series, []))
         pixel = tuple(round(v, 4) for v in frame.pixel or ())
         file = frame.file
         key = (*series, frame.rows, frame.columns, file.samples, file.modality, frame.kind, turn, pixel)
