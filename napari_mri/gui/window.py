@@ -14,9 +14,14 @@ from napari.utils.notifications import show_error, show_warning
 from napari_mri.core.errors import MriError
 from napari_mri.core.volume import Volume
 from napari_mri.gui import layers as bridge
+from napari_mri.gui import settings
+from napari_mri.gui.window_level import shift_drag
 
 PLANES = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
 """Order of the world axes (superior, anterior, right) in each view: slider, up, across."""
+
+RADIOLOGICAL = "radiological"
+"""Under this name the side of the patient's right is remembered."""
 
 _watched: WeakSet[ViewerModel] = WeakSet()
 
@@ -46,6 +51,7 @@ def watch(viewer: ViewerModel) -> None:
     viewer.layers.events.inserted.connect(on_inserted)
     viewer.dims.events.order.connect(on_turned)
     viewer.scene.camera.events.orientation.connect(on_turned)
+    viewer.mouse_drag_callbacks.append(shift_drag)
     for layer in viewer.layers:
         welcome(layer, viewer)
 
@@ -61,6 +67,8 @@ def welcome(layer: Layer, viewer: ViewerModel) -> None:
 def arrange(viewer: ViewerModel, layer: Layer) -> None:
     """Show patients as radiologists expect: front up, patient's right on the left, scale in mm.
 
+    Who has switched to the patient's right on the right once finds it so in the next window.
+
     A scan of a single slice is looked at along that slice; all others from below, slice by slice
     up the body.
     """
@@ -71,7 +79,7 @@ def arrange(viewer: ViewerModel, layer: Layer) -> None:
     assert record is not None, "only known layers are arranged"
     shape = record.placing.shape
     plane = next((name for name, order in PLANES.items() if shape[order[0]] == 1), "axial")
-    look(viewer, plane)
+    look(viewer, plane, radiological=settings.recall(RADIOLOGICAL, True))
 
 
 def look(viewer: ViewerModel, plane: str, *, radiological: bool = True) -> None:
