@@ -154,7 +154,7 @@ class Journal:
             self._end = 0
         else:
             self._file = self._opened()
-        self._thread = threading.Thread(target=self._work, name=f"edit log {path.name}", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"napari-mri edit log {path.name}", daemon=True)
         self._thread.start()
 
     @property

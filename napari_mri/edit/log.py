@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from napari_mri.core.errors import BrokenFile, GridMismatch
-from napari_mri.core.history import Order, Step
+from napari_mri.core.history import Step
 from napari_mri.edit.entry import Entry, Later
 from napari_mri.edit.journal import Journal, Record, encode, read_records
 from napari_mri.edit.packed import Box, apply, count_of, pack, region_of, tally
@@ -171,6 +171,12 @@ class EditLog:
         """Record something that changes no voxel: prompts, a save, a remark. It cannot be undone."""
         self._notes.append({"kind": kind, "time": time.time(), "facts": dict(facts)})
         self._write({"kind": "note", "about": kind, "facts": dict(facts)})
+
+    def name_last(self, name: str, kind: str, facts: Mapping[str, Any]) -> None:
+        """Give the last step the name its maker tells only afterwards."""
+        entry = self._entries[self._done - 1]
+        entry.name, entry.kind, entry.facts = name, kind, dict(facts)
+        self._write({"kind": "name", "name": name, "is": kind, "facts": dict(facts)})
 
     def widen(self, dtype: DTypeLike) -> None:
         """Go on in a wider integer type: the layer's array was exchanged for one that holds larger labels.
@@ -334,6 +340,10 @@ class EditLog:
             self._done = max(0, self._done - 1)
         elif kind == "redo":
             self._done = min(len(self._entries), self._done + 1)
+        elif kind == "name" and self._done:
+            entry = self._entries[self._done - 1]
+            entry.name, entry.kind = str(facts.get("name", entry.name)), str(facts.get("is", entry.kind))
+            entry.facts = dict(facts.get("facts", {}))
         elif kind == "type":
             self.dtype = np.dtype(str(facts.get("dtype", self.dtype.str)))
         elif kind == "note":
@@ -411,9 +421,8 @@ def _step_of(entry: Entry) -> Step:
         "kind": entry.kind, "voxels": entry.voxels,
         "time": datetime.fromtimestamp(entry.time, timezone.utc).isoformat(timespec="seconds"), **entry.facts,
     }  # fmt: skip
-    order = facts.pop("order", None)
-    return Step(
-        f"edited by hand: {entry.name}" if by_hand else entry.name,
-        Order.from_json(order) if isinstance(order, dict) and {"task", "model"} <= set(order) else None,
-        facts,
-    )
+    told = facts.pop("step", None)
+    if isinstance(told, dict):  # a tool or a model told all about itself
+        made = Step.from_json(told)
+        return Step(made.action, made.order, {**made.facts, **facts}, made.warnings)
+    return Step(f"edited by hand: {entry.name}" if by_hand else entry.name, None, facts)

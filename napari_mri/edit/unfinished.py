@@ -18,7 +18,9 @@ from napari_mri.edit.log import ENDING
 
 SAVED, CLOSED = "saved", "closed"
 """Notes in a log: all before it is in a file of the user's; its layer was closed."""
-_NO_STEPS = ("open", "note", "type", "start")
+RESTORED = "Restored"
+"""Name of a start that is in no file of the user's."""
+_NO_STEPS = ("open", "note", "type", "start", "name")
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,9 @@ def _look(path: Path) -> Unfinished | None:
         closed = about == CLOSED
         if about == SAVED:
             names.clear()
-        elif kind not in _NO_STEPS:
+        elif kind == "name" and names:
+            names[-1] = str(record.facts.get("name", names[-1]))
+        elif kind not in _NO_STEPS or record.facts.get("name") == RESTORED:
             names.append(str(record.facts.get("name", kind)))
             last = float(record.facts.get("time", 0))
     if not names:

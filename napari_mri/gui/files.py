@@ -176,8 +176,14 @@ def _named(labels: Labels) -> Labels:
 
 def write_labels(path: str, data: Any, facts: dict[str, Any]) -> list[str]:
     """Write one Labels layer on the grid of its scan (npe2 writer)."""
+    from napari_mri.gui.edit_history import edits_of
+
     layer, layers = _layer_of(data, facts, "labels")
-    return [str(save_labels(bridge.labels_of(layer, layers), path))]
+    edits = edits_of(layer)
+    written = [str(save_labels(bridge.labels_of(layer, layers), path))]
+    if edits is not None:
+        edits.saved(edits.top)
+    return written
 
 
 def write_image(path: str, data: Any, facts: dict[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from napari_mri.core.errors import MriError
 from napari_mri.core.volume import Volume
 from napari_mri.gui import layers as bridge
 from napari_mri.gui import settings
+from napari_mri.gui.edit_history import follow
 from napari_mri.gui.window_level import shift_drag
 
 PLANES = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}
@@ -54,6 +55,7 @@ def watch(viewer: ViewerModel) -> None:
     viewer.mouse_drag_callbacks.append(shift_drag)
     for layer in viewer.layers:
         welcome(layer, viewer)
+    follow(viewer)
 
 
 def welcome(layer: Layer, viewer: ViewerModel) -> None:

@@ -363,16 +363,25 @@ def test_a_step_tells_what_each_label_gained(seed: int, dtype: type) -> None:
     assert ({} if entry is None else log.tally(entry)) == {v: n for v, n in gained.items() if n}
 
 
-def test_the_order_of_a_tool_stands_in_the_history() -> None:
-    log, whole = EditLog(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
+def test_what_a_maker_tells_of_a_step_stands_in_the_history(tmp_path: Path) -> None:
+    whole, path = np.zeros(SHAPE, np.uint8), tmp_path / "n.mrilog"
     order = {"task": "edit", "model": "smooth", "params": {"mm": 2.0}}
-    log.record("Smooth", None, whole, whole + 1, kind="tool", facts={"order": order})
-    log.record("odd", None, whole + 1, whole, kind="tool", facts={"order": "none"})
-    first, second = log.history()
-    assert first.order is not None
-    assert first.order.to_json() == order
-    assert "order" not in first.facts
-    assert second.order is None
+    told = {"action": "Smooth", "order": order, "facts": {"changed_voxels": 5}}
+    log = EditLog(SHAPE, np.uint8, path)
+    log.record("Edit", None, whole, whole + 1, kind="edit")
+    log.name_last("Smooth", "tool", {"step": told})
+    log.record("odd", None, whole + 1, whole, kind="tool", facts={"step": "none"})
+    log.close()
+    found = EditLog.recover(path).log
+    found.close()
+    for one in (log, found):
+        first, second = one.history()
+        assert first.action == "Smooth"
+        assert first.order is not None
+        assert first.order.to_json() == order
+        assert first.facts["changed_voxels"] == 5
+        assert first.facts["kind"] == "tool"
+        assert second.order is None
 
 
 def test_names_history_and_the_redo_branch() -> None:

@@ -52,6 +52,14 @@ def nothing_outlives_a_test(request: pytest.FixtureRequest):
     assert not ours, f"threads still run after the test: {ours}"
 
 
+@pytest.fixture(autouse=True)
+def own_edit_logs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
+    """Keep the logs of painted labels out of the user's folder."""
+    place = tmp_path_factory.mktemp("edits")
+    monkeypatch.setenv("NAPARI_MRI_EDITS", str(place))
+    return place
+
+
 @pytest.fixture
 def window(make_napari_viewer, qtbot):
     """Make a napari window; when the test ends, no widget of ours may be left."""

@@ -23,16 +23,17 @@ def desk(window):
 
 
 def rows(desk):
-    return [[desk.table.item(r, c).text() for c in range(3)] for r in range(desk.table.rowCount())]
+    table = desk.table.rows
+    return [[table.item(r, c).text() for c in (0, 1, 4)] for r in range(table.rowCount())]
 
 
 def pick_tool(desk, title):
-    desk.tool.setCurrentIndex(desk.tool.findText(title))
-    assert desk.tool.currentText() == title
+    desk.correct.tool.setCurrentIndex(desk.correct.tool.findText(title))
+    assert desk.correct.tool.currentText() == title
 
 
 def applied(desk, qtbot):
-    desk.apply()
+    desk.correct.apply()
     qtbot.waitUntil(lambda: not desk._job.running, timeout=20_000)
 
 
@@ -65,11 +66,11 @@ def test_the_whole_desk(desk, window, qtbot, tmp_path):
     assert np.count_nonzero(layer.data) == 1000
     assert rows(desk) == [["1", "", "64.00 ml"]]
     done = layer.data.copy()
-    desk.undo()
-    desk.undo()
+    desk.correct.undo()
+    desk.correct.undo()
     np.testing.assert_array_equal(layer.data, start)
-    desk.redo()
-    desk.redo()
+    desk.correct.redo()
+    desk.correct.redo()
     np.testing.assert_array_equal(layer.data, done)
     applied(desk, qtbot)
     assert "no change" in desk.message.text()
@@ -89,10 +90,9 @@ def test_napari_made_labels_are_followed(desk, window, qtbot):
     assert desk.labels.layer is layer
     assert "own voxels" in desk.place.text()
     layer.paint((14, 17, 15), 5)
-    qtbot.waitUntil(lambda: desk.table.rowCount() == 1, timeout=5000)
     assert rows(desk)[0][0] == "5"
     layer.selected_label = 1
-    desk._select_label(0, 0)
+    desk.table.rows.selectRow(0)
     assert layer.selected_label == 5
 
 
@@ -100,7 +100,7 @@ def test_labels_that_lie_nowhere_cannot_be_saved(desk, window, tmp_path):
     window.add_labels(np.zeros((7, 8, 9), np.uint8), name="stray")
     assert desk.place.text().startswith("⚠")
     assert not desk.save_button.isEnabled()
-    assert not desk.apply_button.isEnabled()
+    assert not desk.correct.apply_button.isEnabled()
     desk.save_to(tmp_path / "x.nii.gz")
     assert "stray" in desk.message.text()
     assert not list(tmp_path.iterdir())
@@ -135,11 +135,11 @@ def test_the_user_decides_between_two_storage_orders(desk, window):
 
 def test_the_suggested_name_has_no_odd_characters(desk, window):
     desk.new_labels()
-    assert desk.suggested_path().name == "T1_labels.nii.gz"
+    assert desk.saver.suggested_path().name == "T1_labels.nii.gz"
 
 
 def test_counts():
-    from napari_mri.gui.labels_widget import counts
+    from napari_mri.gui.label_counts import counts
 
     rng = np.random.default_rng(0)
     for kind in (np.uint8, np.int16, np.int32, np.uint32):
@@ -159,7 +159,7 @@ def test_counts():
     ("volume", "words"), [(0.1234, "0.123 ml"), (12.345, "12.35 ml"), (1361.53, "1361.5 ml"), (0, "0.000 ml")]
 )
 def test_volumes_in_words(volume, words):
-    from napari_mri.gui.labels_widget import in_ml
+    from napari_mri.gui.label_table import in_ml
 
     assert in_ml(volume) == words
 
