@@ -20,7 +20,7 @@ from napari_mri.io.formats import Found, all_formats
 from tests.scans import GRIDS, head, marker
 
 PLUGIN = "napari-mri-workbench"
-NOT_OPENED = ("surface", "matlab", "hdf5", "npy", "twix", "pfile", "philips-raw")
+NOT_OPENED = ("matlab", "hdf5", "npy", "twix", "pfile", "philips-raw")
 """Written only, or known only to tell the user what they are: napari need not ask us about them."""
 
 
@@ -235,3 +235,154 @@ def test_opening_two_scans_keeps_one_frame(tmp_path):
     frames = [facts["metadata"][bridge.KEY].placing.frame for _, facts, _ in made]
     assert frames[0].same(frames[1])
     assert "tilted" in made[1][1]["name"]
+
+
+def test_surfaces_open_over_their_volume(tmp_path, monkeypatch):
+    """In whatever frame the window has: the surface of labels lies around the labels."""
+    import napari
+
+    from napari_mri.io.surface_files import write_surface
+    from napari_mri.io.surfaces import surfaces_of
+
+    for name in ("oblique", "permuted"):
+        viewer = ViewerModel()
+        monkeypatch.setattr(napari, "current_viewer", lambda viewer=viewer: viewer)
+        labels = head(GRIDS[name]).with_labels(marker(GRIDS[name], 4).data)
+        save(head(GRIDS[name]), tmp_path / f"{name}.nii.gz")
+        for data, facts, kind in files.read(str(tmp_path / f"{name}.nii.gz")):
+            getattr(viewer, f"add_{kind}")(data, **facts)
+        write_surface(list(surfaces_of(labels, smooth=0)), tmp_path / "a.ply")
+        [(data, facts, kind)] = files.read(str(tmp_path / "a.ply"))
+        assert kind == "surface"
+        layer = viewer.add_surface(data, **facts)
+        record = bridge.shown(viewer.layers[0])
+        voxels = record.placing.grid.to_voxels(record.placing.frame.to_patient(layer.data[0]))
+        where = np.argwhere(labels.data)
+        np.testing.assert_allclose(voxels.min(axis=0), where.min(axis=0) - 0.5, atol=0.02)
+        np.testing.assert_allclose(voxels.max(axis=0), where.max(axis=0) + 0.5, atol=0.02)
+
+
+def test_a_surface_that_opens_first_sets_the_frame():
+    from napari_mri.gui.placing import STRAIGHT
+    from napari_mri.io.surfaces import Surface
+
+    viewer = ViewerModel()
+    surface = Surface(np.eye(3), np.array([[0, 1, 2]]), "tri", (1.0, 0.0, 0.0))
+    [(data, facts, _)] = files.tuples([], viewer.layers, [surface])
+    viewer.add_surface(data, **facts)
+    assert bridge.frame_of(viewer.layers).same(STRAIGHT)
+    np.testing.assert_array_equal(data[0], np.eye(3)[:, ::-1])
+
+
+def test_surfaces_are_ours_and_noise_is_not(tmp_path):
+    from napari_mri.io.surface_files import write_surface
+    from napari_mri.io.surfaces import Surface
+
+    write_surface(Surface(np.eye(3), np.array([[0, 1, 2]])), tmp_path / "a.stl")
+    assert files.get_reader(str(tmp_path / "a.stl")) is files.read
+    (tmp_path / "a.obj").write_text("no surface")
+    assert files.get_reader(str(tmp_path / "a.obj")) is None or files.get_reader(str(tmp_path / "a.obj")) is files.read
+
+
+@pytest.mark.parametrize("ending", [".seg.nrrd", ".mha", ".seg.dcm", ".rtstruct.dcm", ".stl", ".obj", ".ply", ".gii"])
+def test_napari_saves_labels_in_every_format_of_the_manifest(tmp_path, ending):
+    labels = marker(GRIDS["plain"], 4)
+    data, facts, _ = bridge.to_tuple(labels)
+    assert ending in manifest().contributions.writers[0].filename_extensions
+    [written] = files.write_labels(str(tmp_path / f"a{ending}"), data, facts)
+    assert Path(written).stat().st_size > 100
+    if ending in (".seg.nrrd", ".mha", ".seg.dcm"):
+        from napari_mri.io.files import load_labels
+        from napari_mri.io.landing import landed
+
+        back = landed(load_labels(written), labels)
+        np.testing.assert_array_equal(back.data, labels.data)
+
+
+def test_a_scan_opens_with_its_segmentation_without_a_question(tmp_path):
+    from tests.io.series import ramp, write_series
+    from tests.scans import grid_of
+
+    grid = grid_of((12, 9, 7), (0.9, 1.1, 2.5), "LPS")
+    write_series(tmp_path, ramp(grid.shape), grid)
+    scan = load(tmp_path)
+    labels = scan.with_labels((scan.data % 7 == 0).astype(np.uint8), {1: "some"})
+    save(labels, tmp_path / "a.seg.dcm", sidecar=False)
+    made = files.read(str(tmp_path))
+    assert [kind for _, _, kind in made] == ["image", "labels"]
+    np.testing.assert_allclose(made[0][1]["translate"], made[1][1]["translate"])
+    assert made[0][0].shape == made[1][0].shape
+
+
+def test_names_around_a_label_file_are_shown(tmp_path):
+    data = (head(GRIDS["plain"]).data > 300).astype(np.uint8) * 4
+    save(Volume(data, GRIDS["plain"]), tmp_path / "x_seg.nii.gz", sidecar=False)
+    (tmp_path / "x_seg.tsv").write_text("index\tname\tcolor\n4\ttumour\t#ff0000\n")
+    [(_, facts, kind)] = files.read(str(tmp_path / "x_seg.nii.gz"))
+    assert kind == "labels"
+    assert facts["features"]["name"] == ["tumour"]
+    assert tuple(facts["colormap"].color_dict[4][:3]) == (1.0, 0.0, 0.0)
+
+
+def test_large_scans_are_shown_at_several_resolutions(tmp_path, monkeypatch):
+    from napari_mri.io import lazy
+
+    monkeypatch.setattr(lazy, "BIG_BYTES", 1000)
+    data = np.zeros((40, 300, 280), np.int16)
+    data += np.arange(280, dtype=np.int16)
+    data[5, 100, 200] = 999
+    path = save(Volume(data, GRIDS["plain"].cropped((0, 0, 0), data.shape)), tmp_path / "big.nii", sidecar=False)
+    [(levels, facts, _)] = files.read(str(path))
+    assert facts["multiscale"]
+    assert [level.shape for level in levels] == [(280, 300, 40), (140, 150, 20)]
+    viewer = ViewerModel()
+    layer = viewer.add_image(levels, **facts)
+    assert bridge.shown(layer) is not None
+    back = bridge.volume_of(layer, viewer.layers)
+    assert back.data.shape == data.shape
+    assert back.data[5, 100, 200] == 999
+    viewer._new_labels()
+    assert viewer.layers[-1].data.shape == (280, 300, 40)
+    assert bridge.labels_of(viewer.layers[-1], viewer.layers).data.shape == data.shape
+
+
+@pytest.fixture
+def clinic(qtbot):
+    from napari_mri.gui.series_dialog import SeriesDialog
+
+    asked = []
+
+    def found(n, patient, study):
+        def who():
+            asked.append(n)
+            return f"Roe {patient}"
+
+        scan = named(head(GRIDS["plain"]), f"s{n}")
+        return Found(f"{n} scan", lambda: scan, n, scan.data.shape, group=(f"patient {patient}", f"study {study}"), who=who)
+
+    made = SeriesDialog((found(1, 1, 1), found(2, 1, 2), found(3, 2, 3)))
+    yield made, asked
+    made._pictures.stop()
+    made.deleteLater()
+    qtbot.wait(20)
+
+
+def test_names_are_read_only_when_asked_for(clinic):
+    dialog, asked = clinic
+    assert asked == []
+    assert not any("Roe" in dialog.list.item(n).text() for n in range(3))
+    dialog.names.setChecked(True)
+    assert "Roe 2" in dialog.list.item(2).text()
+    dialog.names.setChecked(False)
+    assert not any("Roe" in dialog.list.item(n).text() for n in range(3))
+
+
+def test_patients_and_studies_are_looked_at_one_by_one(clinic):
+    dialog, _ = clinic
+    choices = [dialog.group.itemText(n) for n in range(dialog.group.count())]
+    assert choices[1:4] == ["patient 1", "patient 1, study 1", "patient 1, study 2"]
+    dialog.group.setCurrentIndex(choices.index("patient 1"))
+    assert dialog.ticked == (0, 1)
+    dialog.group.setCurrentIndex(choices.index("patient 2"))
+    assert dialog.ticked == (2,)
+    assert [v.title for v in dialog.volumes()] == ["s3"]
