@@ -73,7 +73,14 @@ def scan_for(listed: registry.Listed, grid: Grid, dtype: type = np.float32) -> V
 
 
 def ran(listed: registry.Listed, scan: Volume, **options: object) -> tasks.Outcome:
-    return tasks.run(Order(listed.task, listed.name, {**brief(listed), **options}), scan, LocalRuntime("cpu"))
+    order = Order(listed.task, listed.name, {**brief(listed), **options})
+    return tasks.run(order, scan, LocalRuntime("cpu"), others_for(listed, scan))
+
+
+def others_for(listed: registry.Listed, scan: Volume) -> list[Volume]:
+    """Return the further scans a model cannot do without: finer ones of the same place."""
+    count = listed.model.card.wants.least_others if listed.model else 0
+    return [head(scan.grid.respaced(np.asarray(scan.spacing) / 2)) for _ in range(count)]
 
 
 def brief(listed: registry.Listed) -> dict[str, object]:
@@ -192,8 +199,9 @@ def test_stop_is_obeyed(listed: registry.Listed) -> None:
         seen.append(fraction)
         stop.set()
 
+    scan = scan_for(listed, GRIDS["plain"])
     with pytest.raises(Cancelled):
-        tasks.run(Order(listed.task, listed.name, {}), scan_for(listed, GRIDS["plain"]), LocalRuntime("cpu", on_report, stop))
+        tasks.run(Order(listed.task, listed.name, {}), scan, LocalRuntime("cpu", on_report, stop), others_for(listed, scan))
     assert len(seen) == 1
 
 
