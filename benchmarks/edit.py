@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +92,40 @@ def between() -> None:
         print(f"| {name} | {min(scores[1]):.3f} | {min(scores[0]):.3f} |")
 
 
+def random_edits(seeds: int = 20, count: int = 1000) -> None:
+    """Make random edits, undo them all; compare voxels and memory to the start."""
+    shape, equal, worst = (64, 128, 128), 0, 0.0
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        with tempfile.TemporaryDirectory() as folder:
+            log = EditLog(shape, np.uint8, Path(folder) / "a.mrilog")
+            start = (rng.random(shape) < 0.01).astype(np.uint8)
+            array = start.copy()
+            log.begin(array)
+            log.flush()
+            gc.collect()
+            tracemalloc.start()
+            held = [start.copy(), array.copy()]  # what the window holds: the picture and its source
+            base = tracemalloc.get_traced_memory()[0]
+            for n in range(count):
+                low = [int(rng.integers(0, size)) for size in shape]
+                box = tuple(slice(a, min(size, a + int(rng.integers(1, 24)))) for a, size in zip(low, shape, strict=True))
+                before = array[box].copy()
+                array[box] = np.where(rng.random(before.shape) < rng.random(), rng.integers(0, 9), before)
+                log.record(f"edit {n}", box, before, array[box])
+            while log.undo(array):
+                pass
+            log.record("one more", (slice(0, 1),) * 3, array[:1, :1, :1], array[:1, :1, :1] ^ 1)  # what was undone goes
+            log.flush()
+            gc.collect()
+            worst = max(worst, tracemalloc.get_traced_memory()[0] / base)
+            tracemalloc.stop()
+            equal += bool(np.array_equal(array, start))
+            log.close()
+            del held
+    print(f"| {seeds} seeds | {count} edits and all undone: equal to the start {equal} times | memory {worst:.3f} × |")
+
+
 def main() -> None:
     print("| large step | memory | | | |")
     large_step()
@@ -98,6 +134,8 @@ def main() -> None:
         strokes(radius)
     print("\n| every 5th slice (worst of 5 starts) | Dice, ends painted too | Dice, ends not painted |")
     between()
+    print("\n| random edits | | worst memory to the start |")
+    random_edits()
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class HistoryList(QListWidget):
         self._edits: Edits | None = None
         self._shown: list[tuple[Entry | None, str, bool, bool]] = []
         self._links = Links(self)
-        self.setMinimumHeight(120)
+        self.setMinimumHeight(60)
         self.itemClicked.connect(self._on_clicked)
 
     def follow(self, edits: Edits | None) -> None:

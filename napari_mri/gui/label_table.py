@@ -58,6 +58,8 @@ class LabelTable(QWidget):
     """A sentence for the user: why something cannot be done."""
     named = Signal()
     """Names, colours or the list of labels have changed."""
+    listed = Signal()
+    """Labels have come or gone."""
 
     def __init__(self, amounts: Amounts) -> None:
         super().__init__()
@@ -145,7 +147,8 @@ class LabelTable(QWidget):
             self._again.start()
         values = [] if names is None else names.values(found or ())
         blocked = QSignalBlocker(self.rows)
-        if values != self.values():
+        came = values != self.values()
+        if came:
             self.rows.setRowCount(len(values))
             for n, value in enumerate(values):
                 self._new_row(n, value)
@@ -161,6 +164,8 @@ class LabelTable(QWidget):
             self._text(n, VOXELS, "…" if number is None else f"{number:,}".replace(",", "\u202f"))
         del blocked
         self._on_label()
+        if came:
+            self.listed.emit()
 
     def _new_row(self, row: int, value: int) -> None:
         label = QTableWidgetItem(str(value))
@@ -337,4 +342,6 @@ def in_ml(volume: float) -> str:
 def _swatch(color: tuple[float, float, float]) -> QIcon:
     picture = QPixmap(12, 12)
     picture.fill(QColor.fromRgbF(*color))
-    return QIcon(picture)
+    icon = QIcon(picture)
+    icon.addPixmap(picture, QIcon.Mode.Selected)  # Qt would tint it in a selected row
+    return icon

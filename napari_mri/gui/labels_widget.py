@@ -98,6 +98,7 @@ class LabelsWidget(QWidget):
         self.new_button.clicked.connect(self.new_labels)
         self.table.told.connect(self.message.show_error)
         self.table.named.connect(self._on_named)
+        self.table.listed.connect(self.paint.fill)
         self.paint.told.connect(self.message.show_error)
         self.paint.keys.toggled.connect(self._bind_keys)
         self.recovery.restored.connect(self._on_restored)
@@ -262,12 +263,14 @@ class LabelsWidget(QWidget):
         except MriError:
             return
         edits.note(NAMES, dict(told))
-        self.paint.fill()
+        self.paint.fill()  # under their new names
 
     def _on_restored(self, layer: LabelsLayer, notes: tuple[str, ...]) -> None:
         self.labels.choose(layer)
-        steps = len(edits_of(layer).steps)  # type: ignore[union-attr]
-        self.message.show_good(f"'{layer.name}' is back, with {steps} steps to undo. It is not saved yet.")
+        edits = edits_of(layer)
+        steps = 0 if edits is None else edits.position - sum(entry.kind == "start" for entry in edits.steps)
+        undo = f", with {steps} step{'s' if steps != 1 else ''} to undo" if steps else ""
+        self.message.show_good(f"'{layer.name}' is back{undo}. It is not saved yet.")
         if notes:
             self.message.show_warnings(notes)
 

@@ -142,7 +142,7 @@ class RecoveryBar(QFrame):
         left = self._left[0]
         when = time.strftime("%d %b %H:%M", time.localtime(left.time))
         how = "closed before they were saved" if left.closed else "not saved when napari ended"
-        count = f"{len(left.steps)} step{'s' if len(left.steps) != 1 else ''}"
+        count = f"{len(left.steps)} change{'s' if len(left.steps) != 1 else ''}"
         more = f" ({len(self._left) - 1} more wait behind.)" if len(self._left) > 1 else ""
         self.says.setText(f"⚠ Labels of {when} were {how}: {count}, the last '{left.steps[-1]}'.{_place(left)}{more}")
 

@@ -1,7 +1,8 @@
-"""Kill the painter at a random moment and look at what it left behind."""
+"""Kill the painter, or a window that paints, at a random moment and look at what it left behind."""
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -66,6 +67,52 @@ def kill_once(seed: int, longest: float = 1.5) -> Wreck:
         recovered = EditLog.recover(folder / "log.mrilog")
         recovered.log.close()
         return Wreck(did, saved, _step_of(recovered.array, seed), _mask_step(folder, seed), bool(recovered.notes))
+
+
+def kill_window_once(seed: int, longest: float = 2.0) -> Wreck:
+    """Let a real window paint and save for a random time, kill -9 it, and read what is there."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        painter = subprocess.Popen(
+            [sys.executable, "-m", "tests.gui.painting_window", "200", "0.02"], cwd=ROOT, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "NAPARI_MRI_EDITS": str(folder), "NAPARI_MRI_SAVES": str(folder)},
+        )  # fmt: skip
+        assert painter.stdout is not None
+        first = painter.stdout.readline()  # the window stands, and one stroke is done
+        time.sleep(random.Random(seed).uniform(0.0, longest))
+        painter.send_signal(signal.SIGKILL)
+        told = (first + painter.stdout.read()).decode().split("\n")[:-1]
+        painter.wait()
+        painter.stdout.close()
+        did = max((int(line.split()[1]) for line in told if line.startswith("did")), default=0)
+        logs = list(folder.glob("*.mrilog"))
+        if len(logs) != 1:
+            return Wreck(did, 0, 0 if not logs else -1, _window_mask(folder), False)
+        found = EditLog.recover(logs[0])
+        found.log.close()
+        return Wreck(did, 0, _stroke_of(found.array), _window_mask(folder), bool(found.notes))
+
+
+def _stroke_of(array: np.ndarray) -> int:
+    from tests.gui.painting_window import strokes
+
+    return next((n for n, state in enumerate(strokes(array.shape, 200)) if np.array_equal(state, array)), -1)
+
+
+def _window_mask(folder: Path) -> int:
+    from napari_mri.core.errors import MriError
+    from napari_mri.gui.placing import Frame, Placing
+    from napari_mri.io.files import load_labels
+
+    path = folder / "mask.nii.gz"
+    if not path.exists():
+        return 0
+    try:
+        labels = load_labels(path)
+    except MriError:
+        return -1
+    return _stroke_of(Placing(labels.grid, Frame.of(labels.grid)).forth(np.asarray(labels.data), labels=True))
 
 
 def _step_of(array: np.ndarray, seed: int) -> int:
