@@ -18,6 +18,8 @@ from napari_mri.engine import weights
 
 GROUP = "napari_mri.models"
 EXTRA_HINT = "pip install 'napari-mri-workbench[models]'"
+EXTRAS = {"transformers": "sam2"}
+"""Import names that another extra than ``models`` brings."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def why_not(model: Model) -> str:
     """Return the reason a model cannot run now, or an empty text."""
     missing = [name for name in model.card.needs if find_spec(name) is None]
     if missing:
-        return f"needs {', '.join(missing)}: {EXTRA_HINT}"
+        extras = ",".join(sorted({EXTRAS.get(name, "models") for name in missing}))
+        return f"needs {', '.join(missing)}: {EXTRA_HINT.replace('models', extras)}"
     unborn = [w.file for w in model.card.weights if w.shipped and not weights.is_there(w)]
     if unborn:
         return f"weights not in this version yet: {', '.join(unborn)} (training/ has the recipe)"

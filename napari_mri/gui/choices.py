@@ -1,14 +1,20 @@
-"""Combo boxes that follow a window's layers, and connections that end with their widget."""
+"""What widgets choose alike: a layer of the window, a device; and connections that end with their widget."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from ctypes.util import find_library
 from typing import Any
 
 from napari.components import ViewerModel
 from napari.layers import Layer
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QSizePolicy, QWidget
+
+from napari_mri.engine.device import DEVICES, has_torch
+
+DEVICE_TITLES = {"auto": "Automatic", "cuda": "NVIDIA GPU (CUDA)", "mps": "Apple GPU (MPS)", "cpu": "Processor (CPU)"}
 
 
 class Links:
@@ -106,3 +112,25 @@ class LayerChoice(QComboBox):
         self.blockSignals(False)
         if self.layer is not before:
             self.changed.emit()
+
+
+class DeviceChoice(QComboBox):
+    """Pick what computes; what is not here is grey and says why.
+
+    A guess without importing torch, which would hold up the window for seconds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        reasons = {"auto": "", "cpu": "", "cuda": "", "mps": ""}
+        if not has_torch():
+            reasons |= dict.fromkeys(("cuda", "mps"), "needs torch: pip install 'napari-mri-workbench[models]'")
+        elif sys.platform == "darwin":
+            reasons["cuda"] = "Apple machines have no CUDA"
+        else:
+            reasons["mps"] = "only on Apple machines"
+            if find_library("cuda") is None and find_library("nvcuda") is None:
+                reasons["cuda"] = "no NVIDIA driver was found"
+        for name in DEVICES:
+            self.addItem(DEVICE_TITLES[name] + (f" ({reasons[name]})" if reasons[name] else ""), name)
+            self.model().item(self.count() - 1).setEnabled(not reasons[name])

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Points, Shapes
+from napari.layers import Layer, Points, Shapes
 
-from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Point, Prompts, Scribble
+from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Point, Prompts, Scribble, Slab
 from napari_mri.gui.choices import Links
 from napari_mri.gui.placing import Frame
+from napari_mri.gui.prompt_ray import first_seen
 
 OBJECT, BACKGROUND, EXTREME = "object", "background", "outline end"
 COLOURS = {OBJECT: "#3ddc84", BACKGROUND: "#ff5c5c", EXTREME: "#5cc8ff"}
 CLICKS, LINES = "clicks", "boxes and lines"
-MARKED_WITH = {"rectangle": Box, "path": Scribble, "polygon": Lasso}
+STILL_PX = 5
+"""A press that moves less than this is a click."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,48 @@ class Snapshot:
     def _arrays(self) -> tuple[Any, ...]:
         return (self.points, *self.shapes)
 
+    def sharing(self, before: Snapshot) -> Snapshot:
+        """Return the same, with the arrays of an earlier snapshot where they are equal: a scribble is kept once."""
+        if np.array_equal(self.points, before.points):
+            points = before.points
+        else:
+            points = self.points
+        old = {shape.tobytes(): shape for shape in before.shapes}
+        shapes = tuple(old.get(shape.tobytes(), shape) for shape in self.shapes)
+        return Snapshot(points, self.sides, shapes, self.kinds, self.shape_sides)
+
+    @classmethod
+    def of(cls, prompts: Prompts, frame: Frame) -> tuple[Snapshot, tuple[Mark, ...]]:
+        """Return prompts as they are drawn, and those that cannot be drawn (masks, boxes with depth).
+
+        Ranges of slices are left out: they are no drawing.
+        """
+        points: list[Any] = []
+        sides: list[str] = []
+        shapes: list[tuple[Any, str, str]] = []
+        rest: list[Mark] = []
+        for mark in prompts:
+            if isinstance(mark, Slab):
+                continue
+            side = OBJECT if mark.positive else BACKGROUND
+            if isinstance(mark, Point):
+                points.append(frame.to_world(mark.xyz))
+                sides.append(side)
+            elif isinstance(mark, Extremes):
+                points += list(frame.to_world(mark.points))
+                sides += [EXTREME] * len(mark.points)
+            elif isinstance(mark, Scribble):
+                shapes.append((frame.to_world(mark.points), "polygon" if isinstance(mark, Lasso) else "path", side))
+            elif isinstance(mark, Box) and (corners := _corners(mark, frame)) is not None:
+                shapes.append((corners, "rectangle", side))
+            else:
+                rest.append(mark)
+        drawn = cls(
+            np.array(points, dtype=float).reshape(-1, 3), tuple(sides), tuple(s[0] for s in shapes),
+            tuple(s[1] for s in shapes), tuple(s[2] for s in shapes),
+        )  # fmt: skip
+        return drawn, tuple(rest)
+
     def prompts(self, frame: Frame) -> Prompts:
         """Return the prompts in patient mm: boxes and outlines first, then clicks, then lines."""
         first: list[Mark] = []
@@ -75,6 +119,21 @@ class Snapshot:
 EMPTY = Snapshot(np.zeros((0, 3)))
 
 
+def _corners(box: Box, frame: Frame) -> Any:
+    """Return the four corners (4, 3) of a box that lies in one plane of the window, else None."""
+    low, high = frame.to_world([box.low, box.high])
+    flat = np.flatnonzero(np.abs(high - low) < 1e-6)
+    if len(flat) != 1:
+        return None
+    a, b = (axis for axis in range(3) if axis != flat[0])
+    corners = np.tile(low, (4, 1))
+    corners[1:3, a], corners[2:4, b] = high[a], high[b]
+    # Along slanted directions the corners' box in the patient would be another one.
+    back = frame.to_patient(corners)
+    same = np.allclose(back.min(axis=0), box.low, atol=1e-6) and np.allclose(back.max(axis=0), box.high, atol=1e-6)
+    return corners if same else None
+
+
 class PromptLayers:
     """The two layers that hold what is drawn; made when needed, gone when the widget goes.
 
@@ -84,15 +143,30 @@ class PromptLayers:
     links : Links
         Of the widget.
     changed : callable
-        Called after every change the user makes.
+        Called after every change the user makes; once for a whole drag.
+    tell : callable
+        Takes a sentence for the user.
+    surfaces : callable
+        Returns the layers a click in the 3D view may land on, most meant first.
     """
 
-    def __init__(self, viewer: ViewerModel, links: Links, changed: Callable[[], None]) -> None:
-        self._viewer, self._links, self._changed = viewer, links, changed
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        links: Links,
+        changed: Callable[[], None],
+        tell: Callable[[str], None] = lambda _: None,
+        surfaces: Callable[[], list[Layer]] = list,
+    ) -> None:
+        self._viewer, self._links, self._changed, self._tell = viewer, links, changed, tell
+        self._surfaces = surfaces
         self.points: Points | None = None
         self.shapes: Shapes | None = None
         self._quiet = False
-        self._side = OBJECT
+        self._dragging = False
+        self._moved = False
+        self._mode, self._side = "", OBJECT
+        links.connect(viewer.dims.events.ndisplay, self._on_view)
 
     def clicks(self) -> Points:
         """Return the layer of clicks."""
@@ -102,8 +176,8 @@ class PromptLayers:
                 features={"side": np.array([], dtype=object)}, face_color="white", border_color="black",
             )  # fmt: skip
             self._viewer.add_layer(self.points)
-            for event in (self.points.events.data, self.points.events.features):
-                self._links.connect(event, self._on_points)
+            self._follow(self.points)
+            self.points.mouse_drag_callbacks.append(self._click_in_3d)
         return self.points
 
     def lines(self) -> Shapes:
@@ -114,24 +188,44 @@ class PromptLayers:
                 features={"side": np.array([], dtype=object)}, units=("mm",) * 3,
             )  # fmt: skip
             self._viewer.add_layer(self.shapes)
-            for event in (self.shapes.events.data, self.shapes.events.features):
-                self._links.connect(event, self._on_shapes)
+            self._follow(self.shapes)
         return self.shapes
+
+    def _follow(self, layer: Points | Shapes) -> None:
+        for event in (layer.events.data, layer.events.features):
+            self._links.connect(event, self._on_event)
+        layer.mouse_drag_callbacks.append(self._drag)
 
     def draw(self, mode: str, side: str) -> None:
         """Make the next stroke in the window a mark of this kind and side."""
-        self._side = side
+        self._mode, self._side = mode, side
         if mode == "point":
             layer: Any = self.clicks()
             layer.feature_defaults = {"side": side}
             layer.current_face_color = COLOURS[side]
-            layer.mode = "add"
         else:
             layer = self.lines()
             layer.feature_defaults = {"side": side}
             layer.current_edge_color = COLOURS[side]
-            layer.mode = {"box": "add_rectangle", "scribble": "add_path", "lasso": "add_polygon_lasso"}[mode]
         self._viewer.layers.selection = {layer}
+        self._arm()
+
+    def _arm(self) -> None:
+        """Give the layer the mode that draws in this view."""
+        flat = self._viewer.dims.ndisplay == 2
+        if self._mode == "point":
+            # napari's own way of adding puts a click of the 3D view on no surface: see `_click_in_3d`.
+            self.clicks().mode = "add" if flat else "pan_zoom"
+        elif self._mode:
+            drawing = {"box": "add_rectangle", "scribble": "add_path", "lasso": "add_polygon_lasso"}[self._mode]
+            self.lines().mode = drawing if flat else "pan_zoom"
+            if not flat:
+                self._tell("Boxes and lines are drawn in the 2D view; clicks work here, too.")
+
+    def _on_view(self, event: Any = None) -> None:
+        here = self._viewer.layers
+        if self._mode and (self.points if self._mode == "point" else self.shapes) in here:
+            self._arm()
 
     def snapshot(self) -> Snapshot:
         """Return what is drawn now."""
@@ -149,16 +243,19 @@ class PromptLayers:
         return Snapshot(points, sides, shapes, kinds, ways)
 
     def restore(self, drawn: Snapshot) -> None:
-        """Draw a snapshot again, without telling that anything changed."""
+        """Draw a snapshot again, without telling that anything changed; what is the same is left alone."""
+        now = self.snapshot()
         self._quiet = True
         try:
-            if len(drawn.points) or self.points is not None:
+            points = (now.sides, len(now.points)) != (drawn.sides, len(drawn.points))
+            if points or not np.array_equal(now.points, drawn.points):
                 layer = self.clicks()
                 layer.data = np.asarray(drawn.points).reshape(-1, 3)
                 layer.features = {"side": np.array(drawn.sides, dtype=object)}
                 layer.feature_defaults = {"side": self._side}  # new features make napari forget it
                 self._colour_points()
-            if drawn.shapes or self.shapes is not None:
+            bare = Snapshot(EMPTY.points, (), drawn.shapes, drawn.kinds, drawn.shape_sides)
+            if not bare.same(Snapshot(EMPTY.points, (), now.shapes, now.kinds, now.shape_sides)):
                 lines = self.lines()
                 lines.selected_data = set(range(len(lines.data)))
                 lines.remove_selected()
@@ -178,16 +275,52 @@ class PromptLayers:
             was = features.loc[n, "side"]
             features.loc[n, "side"] = {OBJECT: BACKGROUND, BACKGROUND: OBJECT}.get(was, was)
         self.points.features = features
-        self._on_points()
+
+    # ------------------------------------------------------------------------------ the mouse
+
+    def _drag(self, layer: Points | Shapes, event: Any) -> Iterator[None]:
+        """Hold back what changes between press and release: a drag is one step of undo and one question."""
+        self._dragging, self._moved = True, False
+        try:
+            yield
+            while event.type == "mouse_move":
+                yield
+        finally:
+            self._dragging = False
+        if self._moved:
+            self._moved = False
+            self._tell_changed()
+
+    def _click_in_3d(self, layer: Points, event: Any) -> Iterator[None]:
+        """Put a click of the 3D view on what is seen under the cursor."""
+        if len(event.dims_displayed) != 3 or self._mode != "point" or str(layer.mode) != "pan_zoom":
+            return
+        began = np.asarray(event.pos)
+        yield
+        while event.type == "mouse_move":
+            yield
+        if float(np.linalg.norm(np.asarray(event.pos) - began)) >= STILL_PX:
+            return  # the view was turned
+        place = first_seen(self._surfaces(), event)
+        if place is None:
+            self._tell("There is nothing under the cursor that a click could land on.")
+        else:
+            layer.add(layer.world_to_data(place))
+
+    # ------------------------------------------------------------------------------ napari's events
 
     def _colour_points(self) -> None:
-        assert self.points is not None
-        sides = list(self.points.features["side"])
-        if sides:
+        sides = list(self.points.features["side"]) if self.points is not None else []
+        if sides and self.points is not None:
             self.points.face_color = [COLOURS.get(str(s), "white") for s in sides]
 
-    def _on_points(self, event: Any = None) -> None:
-        if self._quiet or getattr(event, "action", "") in ("adding", "removing", "changing"):
+    def _on_event(self, event: Any) -> None:
+        if not self._quiet and getattr(event, "action", "") not in ("adding", "removing", "changing"):
+            self._tell_changed()
+
+    def _tell_changed(self) -> None:
+        if self._dragging:
+            self._moved = True
             return
         self._quiet = True
         try:
@@ -195,7 +328,3 @@ class PromptLayers:
         finally:
             self._quiet = False
         self._changed()
-
-    def _on_shapes(self, event: Any = None) -> None:
-        if not self._quiet and getattr(event, "action", "") not in ("adding", "removing", "changing"):
-            self._changed()

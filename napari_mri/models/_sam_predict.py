@@ -8,25 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mri.models._sam_asked import Asked
 from napari_mri.models._sam_files import Opened
-
-
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """What is asked of SAM on one slice, in pixels (x, y) of the picture.
-
-    Parameters
-    ----------
-    points : ndarray, (N, 2)
-    positive : ndarray of bool, (N,)
-    box : ndarray, (4,) x1 y1 x2 y2, optional
-    before : ndarray, (1, T, T) logits of an earlier answer, optional
-    """
-
-    points: NDArray[Any]
-    positive: NDArray[np.bool_]
-    box: NDArray[Any] | None = None
-    before: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)

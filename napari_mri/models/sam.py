@@ -16,10 +16,11 @@ from napari_mri.core.model import SEGMENT, Card, Model, Runtime, Session, Wants,
 from napari_mri.core.prompts import Box, Lasso, Mask, Point, Prompts, Scribble
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.engine.embeddings import Embeddings, key_of
-from napari_mri.models._marks import Pointed, sorted_out, voxel_box
+from napari_mri.models._marks import sorted_out
+from napari_mri.models._sam_asked import Asked, box_of, by_slice, plane_of, span
 from napari_mri.models._sam_files import PROFILES, opened
-from napari_mri.models._sam_predict import Asked, Found, Predictor
-from napari_mri.models._sam_slices import PLANES, Plane, window_of
+from napari_mri.models._sam_predict import Found, Predictor
+from napari_mri.models._sam_slices import Plane, window_of
 
 URL = "https://dl.fbaipublicfiles.com/segment_anything/"
 OFFICIAL = {
@@ -27,8 +28,6 @@ OFFICIAL = {
     "sam-l": ("ViT-L", "sam_vit_l_0b3195.pth", 1_249_524_607),
     "sam-h": ("ViT-H", "sam_vit_h_4b8939.pth", 2_564_550_879),
 }
-MOST_POINTS = 12
-"""Points of a scribble that are told to SAM on one slice."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +77,14 @@ class Slicing(Session):
     def answer(self, prompts: Prompts) -> Labels:
         """Return the mask (1 = object) on the grid of the scan."""
         told = sorted_out(prompts, self.scan.grid)
-        plane = self._plane(prompts)
-        asked = self._by_slice(told, plane)
+        plane = plane_of(self.scan.grid, prompts, self.p.plane)
+        asked = by_slice(told, plane)
+        if told.mask is not None and told.mask.any():
+            asked = self._with_mask(asked, told.mask, plane)
         if not any(a.box is not None or a.positive.any() or a.before is not None for a in asked.values()):
             raise BadPrompt("No prompt on the object lies in the scan.", hint="Prompts are in patient mm, RAS+.")
         mask = np.zeros(self.scan.grid.shape, dtype=np.uint8)
-        found = self._carried(asked, plane, self._span(told, plane))
+        found = self._carried(asked, plane, span(told, plane, self.bounds))
         where: list[Any] = [slice(None)] * 3
         for number, answer in found.items():
             where[plane.axis] = number
@@ -99,50 +100,6 @@ class Slicing(Session):
             self._worker.join(timeout=60)
         self.cache.clear_memory()
 
-    def _plane(self, prompts: Prompts) -> Plane:
-        grid = self.scan.grid
-        if self.p.plane != "auto":
-            return Plane(grid, PLANES[self.p.plane])
-        for mark in reversed(prompts.marks):
-            corners = None
-            if isinstance(mark, Box):
-                corners = np.array([mark.low, mark.high])
-            elif isinstance(mark, Lasso):
-                corners = np.asarray(mark.points)
-            if corners is not None:  # what was drawn in one plane tells the plane
-                size = np.ptp(grid.to_voxels(corners), axis=0)
-                flat = np.flatnonzero(size < 0.6)
-                if len(flat) == 1:
-                    return Plane(grid, int(flat[0]))
-        thick = int(np.argmax(grid.spacing))
-        return Plane(grid, thick if grid.spacing[thick] > 1.2 * min(grid.spacing) else PLANES["axial"])
-
-    def _by_slice(self, told: Pointed, plane: Plane) -> dict[int, Asked]:
-        """Sort what was pointed at by slice."""
-        grid, axis = self.scan.grid, plane.axis
-        points: dict[int, list[tuple[NDArray[Any], bool]]] = {}
-        for places, sign in ((told.inside, True), (told.outside, False)):
-            voxels = grid.to_voxels(places).reshape(-1, 3)
-            held = ((voxels >= -0.5) & (voxels <= np.asarray(grid.shape) - 0.5)).all(axis=1)
-            for voxel in voxels[held]:
-                number = int(np.clip(np.rint(voxel[axis]), 0, plane.count - 1))
-                points.setdefault(number, []).append((plane.to_picture(voxel)[0], sign))
-        boxes: dict[int, NDArray[Any]] = {}
-        for box in told.boxes:
-            low, high = voxel_box(box, grid)
-            number = int(np.clip(np.rint((low[axis] + high[axis]) / 2), 0, plane.count - 1))
-            ends = plane.to_picture(np.stack([low, high]))
-            boxes[number] = np.concatenate([ends.min(axis=0), ends.max(axis=0)])
-        asked = {}
-        for number in sorted({*points, *boxes}):
-            some = _thinned(points.get(number, []))
-            asked[number] = Asked(
-                np.array([p for p, _ in some]).reshape(-1, 2), np.array([s for _, s in some], bool), boxes.get(number)
-            )
-        if told.mask is not None and told.mask.any():
-            asked = self._with_mask(asked, told.mask, plane)
-        return asked
-
     def _with_mask(self, asked: dict[int, Asked], mask: NDArray[np.bool_], plane: Plane) -> dict[int, Asked]:
         """Add the user's mask where it is largest, and wherever else something is asked."""
         areas = mask.sum(axis=tuple(a for a in range(3) if a != plane.axis))
@@ -150,22 +107,10 @@ class Slicing(Session):
         for number in {int(areas.argmax()), *(n for n in asked if areas[n])}:
             picture = plane.away(np.take(mask, number, axis=plane.axis))
             here = asked.get(number, Asked(np.zeros((0, 2)), np.zeros(0, bool)))
-            box = here.box if here.box is not None else _box_of(picture, 0.0)
+            box = here.box if here.box is not None else box_of(picture, 0.0)
             before = _as_logits(picture, self.predictor._sizes(plane.size), self.predictor.side, side)
             asked[number] = Asked(here.points, here.positive, box, before)
         return asked
-
-    def _span(self, told: Pointed, plane: Plane) -> tuple[int, int]:
-        """First and last slice the mask may be carried to."""
-        first, last = plane.allowed(self.bounds)
-        if not len(told.boxes):
-            return first, last
-        ends = [voxel_box(box, self.scan.grid) for box in told.boxes]
-        low = min(float(e[0][plane.axis]) for e in ends)
-        high = max(float(e[1][plane.axis]) for e in ends)
-        spots = self.scan.grid.to_voxels(told.inside).reshape(-1, 3)[:, plane.axis]
-        low, high = min([low, *spots]), max([high, *spots])
-        return max(first, round(low)), min(last, round(high))
 
     def _carried(self, asked: dict[int, Asked], plane: Plane, span: tuple[int, int]) -> dict[int, Found]:
         """Answer the prompted slices, then carry each mask both ways, half-way to the next prompted one."""
@@ -192,7 +137,7 @@ class Slicing(Session):
         answer, number = found[start], start + way
         while number in range(span[0], span[1] + 1) and (last - number) * way >= 0 and number not in found:
             self.rt.report(0.4 + 0.5 * abs(number - start) / (abs(last - start) + 1), f"slice {number}")
-            box = _box_of(answer.mask, 0.05)
+            box = box_of(answer.mask, 0.05)
             if box is None:
                 return
             more = asked.get(number)
@@ -247,27 +192,6 @@ class Slicing(Session):
 
         self._worker = threading.Thread(target=work, name="sam-ahead", daemon=True)
         self._worker.start()
-
-
-def _thinned(points: list[tuple[NDArray[Any], bool]]) -> list[tuple[NDArray[Any], bool]]:
-    kept = []
-    for sign in (True, False):
-        some = [point for point in points if point[1] is sign]
-        if len(some) > MOST_POINTS:
-            some = [some[i] for i in np.linspace(0, len(some) - 1, MOST_POINTS).round().astype(int)]
-        kept += some
-    return kept
-
-
-def _box_of(mask: NDArray[Any], room: float) -> NDArray[np.float64] | None:
-    """Return x1 y1 x2 y2 of a picture's mask, widened by a share of its sides; None if it is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return None
-    x1, x2, y1, y2 = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
-    wide, tall = (x2 - x1) * room, (y2 - y1) * room
-    top = (mask.shape[1], mask.shape[0])
-    return np.array([max(0, x1 - wide), max(0, y1 - tall), min(top[0], x2 + wide), min(top[1], y2 + tall)])
 
 
 def _as_logits(picture: NDArray[Any], inner: tuple[int, int], side: int, low: int) -> NDArray[np.float32]:

@@ -114,7 +114,7 @@ def test_undo_and_redo_of_marks_without_limit(clicking, qtbot):
     assert [m.positive for m in clicking.prompts] == [True] * 25
     size = sum(sys.getsizeof(s.points) + s.points.nbytes for s, _ in clicking._past)
     assert size < 1_000_000
-    qtbot.waitUntil(lambda: clicking._job is None or not clicking._job.running, timeout=60_000)
+    qtbot.waitUntil(lambda: not clicking.asker.busy and not clicking._settle.isActive(), timeout=60_000)
 
 
 def test_marks_can_be_moved_deleted_and_toggled(clicking, qtbot):
@@ -134,7 +134,7 @@ def test_marks_can_be_moved_deleted_and_toggled(clicking, qtbot):
     np.testing.assert_allclose(
         clicking.frame.to_world(clicking.prompts.marks[0].xyz) - clicking.frame.to_world(BRAIN), (0, 0, 2), atol=1e-6
     )
-    qtbot.waitUntil(lambda: clicking._job is None or not clicking._job.running, timeout=60_000)
+    qtbot.waitUntil(lambda: not clicking.asker.busy and not clicking._settle.isActive(), timeout=60_000)
 
 
 def test_marks_a_model_does_not_take_are_grey_with_a_reason(clicking):
@@ -186,15 +186,241 @@ def test_a_box_layer_survives_undo(clicking, qtbot):
     assert len(clicking.prompts) == 0
     clicking.redo()
     assert isinstance(clicking.prompts.marks[0], Box)
-    qtbot.waitUntil(lambda: clicking._job is None or not clicking._job.running, timeout=60_000)
+    qtbot.waitUntil(lambda: not clicking.asker.busy and not clicking._settle.isActive(), timeout=60_000)
 
 
-def test_keys_shadow_none_of_naparis():
+@pytest.mark.parametrize("kind", ["ViewerModel", "Image", "Labels", "Points", "Shapes", "Surface", "Vectors", "Tracks"])
+def test_keys_shadow_none_of_naparis(kind):
+    from napari import layers
+    from napari.components import ViewerModel
     from napari.utils.shortcuts import default_shortcuts
 
-    from napari_mri.gui.prompt_widget import KEYS, MODES
+    from napari_mri.gui.prompt_panel import KEYS, MODES
 
+    # napari's own keys stand in two tables: those that can be changed in its preferences, and those tied to a class.
     taken = {str(key) for keys in default_shortcuts.values() for key in keys}
-    ours = [*KEYS, *(mode[4] for mode in MODES if mode[4])]
+    owner = ViewerModel if kind == "ViewerModel" else getattr(layers, kind)
+    taken |= {str(key) for parent in owner.__mro__ for key in getattr(parent, "class_keymap", {})}
+    assert {"P", "Ctrl+R"} <= taken
+    ours = [*KEYS, *(mode.key for mode in MODES if mode.key)]
     assert len(set(ours)) == len(ours)
     assert not set(ours) & taken
+
+
+class Mouse:
+    """One press, some moves and the release, as napari hands them to what listens to a layer's mouse."""
+
+    def __init__(self, viewer, world, pos=(0, 0), **more):
+        shown = list(viewer.dims.displayed)
+        self.event = SimpleNamespace(
+            type="mouse_press", pos=np.array(pos, float), position=tuple(world), view_direction=None, up_direction=None,
+            dims_displayed=shown, modifiers=(), handled=False, button=1, **more,
+        )  # fmt: skip
+
+    def press(self, layer):
+        own = {"select": layer._drag_modes[layer._mode]} if str(layer.mode) in ("select", "add") else {}
+        self.steps = [call(layer, self.event) for call in (*layer.mouse_drag_callbacks, *own.values())]
+        self._on()
+
+    def move(self, world, pos):
+        self.event.type, self.event.position, self.event.pos = "mouse_move", tuple(world), np.array(pos, float)
+        self._on()
+
+    def release(self):
+        self.event.type = "mouse_release"
+        self._on()
+
+    def _on(self):
+        self.steps = [s for s in self.steps if s is not None and next(s, "over") != "over"]
+
+
+def idle(clicking, qtbot):
+    qtbot.waitUntil(lambda: not clicking.asker.busy and not clicking._settle.isActive(), timeout=60_000)
+
+
+def test_a_drag_of_a_mark_is_one_step_of_undo_and_one_question(clicking, window, qtbot):
+    clicking.draw(0)
+    press(clicking, BRAIN)
+    layer = clicking.drawn.points
+    idle(clicking, qtbot)
+    layer.mode = "select"
+    start = np.array(layer.data[0])
+    before = len(clicking._past)
+    mouse = Mouse(window, start)
+    layer.selected_data = {0}
+    mouse.press(layer)
+    for n in range(1, 9):
+        mouse.move(start + (0, 2.0 * n, n), (10 * n, 5 * n))
+    assert len(clicking._past) == before
+    mouse.release()
+    assert len(clicking._past) == before + 1
+    np.testing.assert_allclose(layer.data[0], start + (0, 16, 8), atol=1e-3)
+    clicking.undo()
+    np.testing.assert_allclose(clicking.drawn.points.data[0], start, atol=1e-6)
+    idle(clicking, qtbot)
+
+
+def test_a_click_in_the_3d_view_lands_on_what_is_seen_or_is_refused(clicking, window, qtbot):
+    clicking.draw(0)
+    window.dims.ndisplay = 3
+    layer = clicking.drawn.points
+    assert str(layer.mode) == "pan_zoom"
+    assert "3" not in clicking.hint.text()
+    assert "under the cursor" in clicking.hint.text()
+    scan, grid = window.layers[0], GRIDS["oblique"]
+    target = clicking.frame.to_world(BRAIN)
+    for way in np.vstack([np.eye(3), -np.eye(3), [[0.6, -0.48, 0.64]]]):
+        mouse = Mouse(window, target - 500 * way)
+        mouse.event.view_direction = way
+        before = len(clicking.prompts)
+        mouse.press(layer)
+        mouse.release()
+        assert len(clicking.prompts) == before + 1
+        voxel = np.rint(scan.world_to_data(clicking.drawn.points.data[-1])).astype(int)
+        low, high = scan.contrast_limits
+        assert scan.data[tuple(voxel)] > low + 0.25 * (high - low)
+        # Nothing seen lies nearer to the eye on this line, and the place is on the line.
+        away = clicking.drawn.points.data[-1] - target
+        assert np.linalg.norm(away - way * (away @ way)) <= 0.9 * max(grid.spacing)
+        nearer = clicking.drawn.points.data[-1] - way * np.arange(1.5 * max(grid.spacing), 300, 0.5)[:, None]
+        spots = np.rint([scan.world_to_data(place) for place in nearer]).astype(int)
+        spots = spots[((spots >= 0) & (spots < scan.data.shape)).all(axis=1)]
+        assert not (scan.data[tuple(spots.T)] > low + 0.3 * (high - low)).any()
+    count = len(clicking.prompts)
+    mouse = Mouse(window, target + (0, 900, 0))
+    mouse.event.view_direction = np.array([1.0, 0, 0])
+    mouse.press(layer)
+    mouse.release()
+    assert len(clicking.prompts) == count
+    assert "nothing under the cursor" in clicking.hint.text()
+    mouse = Mouse(window, target - (500, 0, 0))
+    mouse.event.view_direction = np.array([1.0, 0, 0])
+    mouse.press(layer)
+    mouse.move(target, (60, 40))  # the view is turned
+    mouse.release()
+    assert len(clicking.prompts) == count
+    clicking.draw(2)
+    assert "2D view" in clicking.hint.text()
+    window.dims.ndisplay = 2
+    clicking.draw(0)
+    assert str(layer.mode) == "add"
+    idle(clicking, qtbot)
+
+
+def test_a_3d_click_prefers_the_preview(clicking, window, qtbot):
+    clicking.draw(0)
+    ask(clicking, qtbot, lambda: press(clicking, BRAIN))
+    window.dims.ndisplay = 3
+    mouse = Mouse(window, clicking.frame.to_world(BRAIN) - (500, 0, 0))
+    mouse.event.view_direction = np.array([1.0, 0, 0])
+    mouse.press(clicking.drawn.points)
+    mouse.release()
+    voxel = np.rint(clicking._preview.world_to_data(clicking.drawn.points.data[-1])).astype(int)
+    assert clicking._preview.data[tuple(voxel)] == 1
+    assert clicking._preview.data[tuple(voxel - (1, 0, 0))] == 0
+    idle(clicking, qtbot)
+
+
+def test_a_range_of_slices_holds_for_every_model(clicking, window, qtbot):
+    spot = clicking.frame.to_world(BRAIN)
+    clicking.draw(0)
+    window.dims.order = (1, 0, 2)
+    step = window.layers[0].scale[1]
+    window.dims.set_point(1, spot[1] - 6)
+    clicking.range.limit("low")
+    low = window.dims.point[1]
+    window.dims.set_point(1, spot[1] + 9)
+    clicking.range.limit("high")
+    high = window.dims.point[1]
+    assert "Coronal" in clicking.range.text.text()
+    ask(clicking, qtbot, lambda: press(clicking, BRAIN))
+    rows = np.flatnonzero(clicking._preview.data.any(axis=(0, 2)))
+    ends = [clicking._preview.data_to_world((0, row, 0))[1] for row in (rows[0], rows[-1])]
+    np.testing.assert_allclose(ends, (low, high), atol=0.51 * step)
+    clicking.accept()
+    ask(clicking, qtbot, lambda: (clicking.range.show_slab(None), press(clicking, BRAIN)))
+    assert clicking._preview.data.any(axis=(0, 2)).sum() > len(rows)
+    window.dims.ndisplay = 3
+    clicking.range.limit("low")
+    assert "2D" in clicking.range.text.text()
+    window.dims.ndisplay = 2
+    idle(clicking, qtbot)
+
+
+def test_marks_come_back_from_a_saved_mask(clicking, window, qtbot, tmp_path):
+    from napari_mri.io import files
+
+    clicking.draw(0)
+    press(clicking, BRAIN)
+    clicking.draw(1)
+    press(clicking, (4.0, -7.0, 60.0))
+    lines = clicking.drawn.lines()
+    lines.feature_defaults = {"side": "object"}
+    spot = clicking.frame.to_world(BRAIN)
+    clicking.range.show_slab(__import__("napari_mri").Slab((0, 0, 1), -10, 30))
+    ask(clicking, qtbot, lambda: lines.add_paths(spot + np.array([[0, 0, 0], [0, 4, 0], [0, 4, 5.0]])))
+    asked = clicking.prompts
+    clicking.number.setValue(7)
+    clicking.accept()
+    made = bridge.labels_of(clicking.target.layer, window.layers)
+    files.save(made, tmp_path / "mask.nii.gz")
+    window.layers.remove(clicking.target.layer)
+    clicking.range.show_slab(None)
+    window.add_layer(bridge.to_layer(files.load_labels(tmp_path / "mask.nii.gz"), bridge.frame_of(window.layers)))
+    clicking.number.setValue(6)
+    clicking.load()
+    assert "holds no marks of label 6" in clicking.message.text()
+    clicking.number.setValue(7)
+    ask(clicking, qtbot, clicking.load)
+    assert [type(m) for m in clicking.prompts] == [type(m) for m in asked]
+    for mine, theirs in zip(clicking.prompts.to_json(), asked.to_json(), strict=True):
+        for key, value in theirs.items():
+            assert mine[key] == (pytest.approx(value) if isinstance(value, float) else value) or np.allclose(mine[key], value)
+    np.testing.assert_array_equal(clicking._answer.data > 0, made.data == 7)
+    assert len(clicking.drawn.points.data) == 2
+    press(clicking, (4.0, -7.0, 20.0))
+    assert len(clicking.prompts) == len(asked) + 1
+    idle(clicking, qtbot)
+
+
+def test_next_object_goes_on_with_a_free_label(clicking, window, qtbot):
+    clicking.draw(0)
+    clicking.number.setValue(1)
+    ask(clicking, qtbot, lambda: press(clicking, BRAIN))
+    clicking.next_object()
+    assert clicking.number.value() == 2
+    assert (clicking.target.layer.data == 1).any()
+    clicking.target.layer.data_setitem((np.array([0]), np.array([0]), np.array([0])), 3)
+    clicking.next_object()
+    assert clicking.number.value() == 4
+    assert len(clicking.prompts) == 0
+
+
+def test_a_hundred_scribbles_of_undo_weigh_little(clicking, qtbot):
+    from napari_mri.gui.prompt_layers import Snapshot
+
+    rng = np.random.default_rng(4)
+    drawn = Snapshot(np.zeros((0, 3)))
+    line = ()
+    for n in range(100):
+        line = (*(shape.copy() for shape in drawn.shapes), rng.normal(size=(60, 3)))
+        points = np.array([[n, 0, 0.0]] * (n + 1))
+        drawn = Snapshot(points, ("object",) * (n + 1), line, ("path",) * (n + 1), ("object",) * (n + 1))
+        clicking._push(drawn, ())
+        drawn = clicking._past[-1][0]
+    clicking._settle.stop()
+    held = {id(a): a.nbytes + 128 for s, _ in clicking._past for a in (s.points, *s.shapes)}
+    marks = sum(shape.nbytes for shape in line) + points.nbytes
+    lists = sum(sys.getsizeof(t) for s, _ in clicking._past for t in (s.sides, s.shapes, s.kinds, s.shape_sides))
+    assert sum(held.values()) + lists - marks <= 1_000_000
+
+
+def test_the_device_is_chosen_and_asked(clicking, qtbot):
+    assert [clicking.device.itemData(n) for n in range(clicking.device.count())][:1] == ["auto"]
+    clicking.device.setCurrentIndex(clicking.device.findData("cpu"))
+    clicking.draw(0)
+    ask(clicking, qtbot, lambda: press(clicking, BRAIN))
+    assert clicking.asker.session.rt._wish == "cpu"
+    first = clicking.asker.session
+    ask(clicking, qtbot, lambda: clicking.device.setCurrentIndex(clicking.device.findData("auto")))
+    assert clicking.asker.session is not first
