@@ -144,3 +144,18 @@ def test_another_lattice_is_not_taken_for_the_series(tmp_path):
     save(Labels(np.ones(SHAPE, np.uint8), Grid(SHAPE, affine)), tmp_path / "ct" / "m.seg.dcm", sidecar=False)
     told = " ".join(load_all(tmp_path / "ct")[1].origin.warnings)
     assert "not in this folder" in told
+
+
+@pytest.mark.parametrize("ending", [".seg.dcm", ".rtstruct.dcm"])
+def test_a_damaged_segmentation_does_not_stop_its_scan(tmp_path, ending):
+    scan = scan_of(tmp_path / "ct")
+    save(cut(scan), tmp_path / f"a{ending}", sidecar=False)
+    good = (tmp_path / f"a{ending}").read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        raw = bytearray(good)
+        for at in rng.integers(140, len(raw), 8):
+            raw[at] = int(rng.integers(256))
+        (tmp_path / "ct" / "0099").write_bytes(bytes(raw[: int(rng.integers(1000, len(raw)))]))
+        found = load_all(tmp_path / "ct")
+        np.testing.assert_array_equal(found[0].data, scan.data)

@@ -142,3 +142,27 @@ def test_damaged_pieces_and_junk(tmp_path):
     scan = load(huge)  # nothing is read yet
     with pytest.raises(MriError):
         np.asarray(scan.data)
+
+
+def test_scrambled_folders_end_in_a_volume_or_a_sentence(tmp_path):
+    rng = np.random.default_rng(0)
+    good = {v: write(tmp_path / f"{v}.zarr", DATA[0, 0], "zyx", version=v) for v in ("0.4", "0.5")}
+    opened = 0
+    for n in range(160):
+        path = good["0.4" if n % 2 else "0.5"]
+        files = sorted(one for one in path.rglob("*") if one.is_file())
+        victim = files[int(rng.integers(len(files)))]
+        before = victim.read_bytes()
+        raw = bytearray(before)
+        for at in rng.integers(0, max(1, len(raw)), rng.integers(1, 6)):
+            raw[at] = rng.choice([0, 34, 48, 57, 91, 123, 255, int(rng.integers(256))])
+        victim.write_bytes(bytes(raw[: len(raw) if n % 5 else int(rng.integers(len(raw)))]))
+        try:
+            for volume in load_all(path):
+                assert np.asarray(volume.data).ndim == 3
+                opened += 1
+        except MriError:
+            pass
+        victim.write_bytes(before)
+    assert opened > 10
+    assert load(path).data.shape == (12, 14, 10)
