@@ -16,6 +16,7 @@ from napari_mri.core.errors import BrokenFile
 
 GZIP = b"\x1f\x8b"
 HEAD = 1024
+_CHUNK = 1 << 24
 _MOST_PACKED = 1040  # deflate cannot shrink anything by more than 1032 times
 
 
@@ -125,7 +126,8 @@ def read_into(file: BinaryIO, buffer: NDArray[Any], name: str) -> None:
     view = flat.reshape(-1).view(np.uint8).data
     done = 0
     while done < len(view):
-        got = file.readinto(view[done:])  # type: ignore[attr-defined]
+        # A gzip file makes bytes of all that is asked for before it copies them, so ask for little.
+        got = file.readinto(view[done : done + _CHUNK])  # type: ignore[attr-defined]
         if not got:
             raise BrokenFile(
                 f"{name} is cut off: {done / 1e6:,.1f} of {len(view) / 1e6:,.1f} MB of voxels are there.",
