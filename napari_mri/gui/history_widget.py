@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from napari.components import ViewerModel
@@ -16,6 +18,7 @@ from napari_mri.gui.choices import LayerChoice, Links
 from napari_mri.gui.edit_history import Edits, edits_of
 from napari_mri.gui.window import watch
 
+_STROKE = re.compile(r"(?:Brush|Fill|Polygon) (\d+)$")
 _UNDONE = QColor("#8a8f96")
 
 
@@ -46,7 +49,8 @@ class HistoryList(QListWidget):
             done = edits.position
             if not edits.steps or edits.steps[0].kind != "start":
                 rows.append((None, "Empty", True, done == 0))
-            rows += [(entry, entry.name, n < done, n == done - 1) for n, entry in enumerate(edits.steps)]
+            names = edits.labels.names
+            rows += [(entry, _named(entry.name, names), n < done, n == done - 1) for n, entry in enumerate(edits.steps)]
         blocked = QSignalBlocker(self)
         while self.count() > len(rows):
             self.takeItem(self.count() - 1)
@@ -67,6 +71,13 @@ class HistoryList(QListWidget):
         if self._edits is not None:
             row = self.row(item)
             self._edits.go_to(row if self._shown and self._shown[0][0] is None else row + 1)
+
+
+def _named(step: str, names: Mapping[int, str]) -> str:
+    """Return a stroke's name with that of its label: ``"Brush 3 · spleen"``."""
+    found = _STROKE.match(step)
+    name = names.get(int(found[1]), "") if found else ""
+    return f"{step} · {name}" if name else step
 
 
 def _fill(item: QListWidgetItem, entry: Entry | None, name: str, done: bool, now: bool) -> None:

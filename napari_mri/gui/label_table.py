@@ -32,6 +32,7 @@ from napari_mri.io.label_tables import read_table, write_table
 
 LABEL, NAME, SHOW, LOCK, ML, VOXELS = range(6)
 HEADS = ("Label", "Name", "Show", "Lock", "Volume", "Voxels")
+_COLOR = Qt.ItemDataRole.UserRole + 1
 KINDS = {
     "ITK-SNAP label description (*.label *.txt)": "itksnap",
     "3D Slicer colour table (*.ctbl *.txt)": "slicer",
@@ -155,7 +156,7 @@ class LabelTable(QWidget):
         for n, value in enumerate(values):
             assert names is not None
             assert edits is not None
-            self.rows.item(n, LABEL).setIcon(_swatch(names.color(value)))
+            self._color(n, names.color(value))
             self._text(n, NAME, names.names.get(value, ""))
             self._tick(n, SHOW, value not in names.hidden)
             self._tick(n, LOCK, value in edits.rules.locked)
@@ -184,6 +185,12 @@ class LabelTable(QWidget):
             if column in (ML, VOXELS):
                 item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
             self.rows.setItem(row, column, item)
+
+    def _color(self, row: int, color: tuple[float, float, float]) -> None:
+        item = self.rows.item(row, LABEL)
+        if item.data(_COLOR) != color:  # a picture for each row at each stroke would be felt
+            item.setData(_COLOR, color)
+            item.setIcon(_swatch(color))
 
     def _text(self, row: int, column: int, text: str) -> None:
         item = self.rows.item(row, column)

@@ -31,6 +31,8 @@ from napari_mri.gui.recovery import NAMES, RecoveryBar
 from napari_mri.gui.window import watch
 from napari_mri.gui.worker import Job
 
+SETTLE_MS = 300
+"""A tilted layer's volumes are counted this long after the last stroke."""
 LOOK_MS = 500
 """How often it is looked whether the disk takes the steps."""
 
@@ -51,6 +53,9 @@ class LabelsWidget(QWidget):
         self.layer: LabelsLayer | None = None
         self._picked = False
         self._trouble = ""
+        self._exact_counts: dict[int, int] | None = None
+        self._settle = QTimer(self, singleShot=True, interval=SETTLE_MS)
+        self._settle.timeout.connect(self._count_exact)
         self._links = Links(self)
         watch(napari_viewer)
         self.labels = LayerChoice(napari_viewer, LabelsLayer, "no labels yet")
@@ -119,7 +124,9 @@ class LabelsWidget(QWidget):
         self._picked = False
         self.scan.follow = self.layer is None
         self.message.clear()
-        edits = edits_of(self.layer)
+        edits, self._exact_counts = edits_of(self.layer), None
+        if edits is not None:
+            self._links.connect(edits.changed, self._on_changed)
         if self.layer is not None:
             self._links.connect(self.layer.events.data, self._on_data)
             owner = self._owner(self.layer)
@@ -201,12 +208,25 @@ class LabelsWidget(QWidget):
         except MriError:
             return (counts(np.asarray(layer.data)) if edits is None else edits.counts.ask(layer.data)), 0.0
         if edits is None or not record.placing.exact:  # what is shown is not what is saved
-            return counts(self.current().data), record.volume.grid.voxel_ml
+            if self._exact_counts is None and not self._settle.isActive():
+                self._settle.start()
+            return self._exact_counts, record.volume.grid.voxel_ml
         return edits.counts.ask(layer.data), record.volume.grid.voxel_ml
+
+    def _count_exact(self) -> None:
+        """Count the voxels that a tilted layer would be saved as; too slow to be done at each stroke."""
+        try:
+            self._exact_counts = counts(self.current().data)
+        except MriError:
+            self._exact_counts = {}
+        self.table.refresh()
+
+    def _on_changed(self, event: Any = None) -> None:
+        self._exact_counts = None
 
     def count(self) -> None:
         """Count every label's voxels anew: a script may have written into the array."""
-        edits = edits_of(self.layer)
+        edits, self._exact_counts = edits_of(self.layer), None
         if edits is not None:
             edits.counts.forget()
         self.table.refresh()

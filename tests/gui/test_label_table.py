@@ -220,3 +220,22 @@ def test_a_report_is_written(desk, qtbot, tmp_path):
     page = (tmp_path / "page.html").read_text()
     assert "25.60" in page or "25.6" in page
     assert "Wrote" in desk.message.text()
+
+
+def test_a_tilted_layer_is_counted_as_it_is_saved(desk, window, qtbot):
+    scan = head(GRIDS["anisotropic"])
+    frame = bridge.frame_of(window.layers)
+    tilted = window.add_layer(bridge.to_layer(Volume(scan.data, scan.grid, origin=Origin(title="B")), frame))
+    assert tilted.name.endswith("(tilted)")
+    desk.labels.choose(None)
+    empty = scan.with_labels(np.zeros(scan.grid.shape, np.uint8))
+    layer = window.add_layer(bridge.to_layer(empty, frame, name="B labels"))
+    assert desk.layer is layer
+    middle = np.array(layer.data.shape) // 2
+    layer.brush_size, layer.n_edit_dimensions = 9, 3
+    layer.paint(middle, 2)
+    exact = int(np.count_nonzero(bridge.labels_of(layer, window.layers).data))
+    qtbot.waitUntil(lambda: desk.table.rows.rowCount() == 1, timeout=10_000)
+    qtbot.waitUntil(lambda: desk.table.rows.item(0, 5).text() == str(exact), timeout=10_000)
+    layer.undo()
+    qtbot.waitUntil(lambda: desk.table.rows.item(0, 5).text() == "0", timeout=10_000)

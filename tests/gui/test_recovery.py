@@ -170,6 +170,10 @@ def test_the_history_list_goes_back_and_forward(window):
         states.append(layer.data.copy())
     names = [widget.list.item(n).text().split("   ")[-1] for n in range(widget.list.count())]
     assert names == ["Empty", "Brush 1", "Brush 2", "Brush 3", "Brush 4", "Brush 5"]
+    desk.table.rows.item(1, 1).setText("spleen")
+    layer.undo()
+    layer.redo()
+    assert widget.list.item(2).text().endswith("Brush 2 · spleen")
     for row in (2, 5, 0, 3):
         widget.list.itemClicked.emit(widget.list.item(row))
         np.testing.assert_array_equal(layer.data, states[row])
