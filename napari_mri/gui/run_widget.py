@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from ctypes.util import find_library
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from napari.components import ViewerModel
@@ -27,19 +26,22 @@ from napari_mri.core.errors import MriError
 from napari_mri.core.history import Order
 from napari_mri.core.model import TASKS, Model
 from napari_mri.core.volume import Volume
-from napari_mri.engine.device import DEVICES, has_torch
 from napari_mri.engine.runtime import LocalRuntime
 from napari_mri.gui import layers as bridge
-from napari_mri.gui.choices import LayerChoice
+from napari_mri.gui.choices import DeviceChoice, LayerChoice
 from napari_mri.gui.form import Form
 from napari_mri.gui.layers import LayerTuple
 from napari_mri.gui.message import Message
+from napari_mri.gui.others import Others
 from napari_mri.gui.placing import Frame
+from napari_mri.gui.preview import learns, order_for, slab
+from napari_mri.gui.split_bar import SplitBar
 from napari_mri.gui.window import watch
 from napari_mri.gui.worker import Job, time_left
 
+PREVIEWED = ("denoise", "superres")
+"""Tasks whose result is looked at beside the scan."""
 RESULT = {"skullstrip": "brain mask", "denoise": "denoised", "superres": "super-resolved"}
-DEVICE_TITLES = {"auto": "Automatic", "cuda": "NVIDIA GPU (CUDA)", "mps": "Apple GPU (MPS)", "cpu": "Processor (CPU)"}
 
 
 class RunWidget(QWidget):
@@ -59,11 +61,15 @@ class RunWidget(QWidget):
         self._viewer = napari_viewer
         self._job: Job | None = None
         self._began = 0.0
+        self._source: Layer | None = None
+        self._preview: Layer | None = None
         watch(napari_viewer)
         self.scan = LayerChoice(napari_viewer, Image, "open a scan first")
-        self.task, self.model, self.device = QComboBox(), QComboBox(), QComboBox()
+        self.task, self.model, self.device = QComboBox(), QComboBox(), DeviceChoice()
         self.says = QLabel()
         self.form = Form()
+        self.others, self.split = Others(napari_viewer), SplitBar(napari_viewer)
+        self.preview_button = QPushButton("Preview")
         self.run_button, self.stop_button = QPushButton("Run"), QPushButton("Cancel")
         self.progress = QProgressBar()
         self.status = QLabel()
@@ -72,10 +78,12 @@ class RunWidget(QWidget):
         for name, task in TASKS.items():
             if name in RESULT:
                 self.task.addItem(task.title, name)
-        _fill_devices(self.device)
         self.task.currentIndexChanged.connect(self._fill_models)
         self.model.currentIndexChanged.connect(self._show_model)
         self.scan.changed.connect(self._refresh)
+        self.scan.changed.connect(self._offer_others)
+        self.others.changed.connect(self._refresh)
+        self.preview_button.clicked.connect(self.preview)
         self.run_button.clicked.connect(self.run)
         self.stop_button.clicked.connect(self.stop)
         self.destroyed.connect(_abandoner(self))
@@ -87,6 +95,8 @@ class RunWidget(QWidget):
         top.addRow("Scan", self.scan)
         top.addRow("Task", self.task)
         top.addRow("Model", self.model)
+        self._others_label = QLabel("With")
+        top.addRow(self._others_label, self.others)
         self.says.setWordWrap(True)
         self.says.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.options = QGroupBox("Options")
@@ -95,11 +105,13 @@ class RunWidget(QWidget):
         below.addRow("Compute on", self.device)
         buttons = QHBoxLayout()
         buttons.addWidget(self.run_button, 2)
+        buttons.addWidget(self.preview_button, 1)
         buttons.addWidget(self.stop_button, 1)
+        self.preview_button.setToolTip("<qt>Try it on a slab around the slice in view: seconds.</qt>")
         self.progress.setRange(0, 1000)
         self.status.setWordWrap(True)
         whole = QVBoxLayout(self)
-        for part in (top, self.says, self.options, below, buttons, self.progress, self.status, self.message):
+        for part in (top, self.says, self.options, below, buttons, self.progress, self.status, self.split, self.message):
             whole.addLayout(part) if hasattr(part, "addRow") or part is buttons else whole.addWidget(part)
         whole.addStretch(1)
 
@@ -140,13 +152,25 @@ class RunWidget(QWidget):
             reasons = [self.model.itemData(n).reason for n in range(self.model.count())]
             says += " " + " ".join(f"{reason}." for reason in reasons if reason)
         self.says.setText(says)
+        self.preview_button.setVisible(self.task.currentData() in PREVIEWED)
+        self._offer_others()
         self._refresh()
+
+    def _offer_others(self) -> None:
+        most = self.chosen.card.wants.others if self.chosen else 0
+        self.others.setVisible(most > 0)
+        self._others_label.setVisible(most > 0)
+        self.others.offer(self.scan.layer, most)
 
     def _refresh(self) -> None:
         busy = self._job is not None and self._job.running
-        ready = self.chosen is not None and self.scan.layer is not None
+        model = self.chosen
+        ready = model is not None and self.scan.layer is not None
+        if ready and model is not None:
+            ready = len(self.others.layers) >= model.card.wants.least_others
         self.run_button.setEnabled(ready and not busy)
-        for widget in (self.task, self.model, self.device, self.form):
+        self.preview_button.setEnabled(ready and not busy)
+        for widget in (self.task, self.model, self.device, self.form, self.others):
             widget.setEnabled(not busy)
 
     # --------------------------------------------------------------------------------- running
@@ -160,22 +184,43 @@ class RunWidget(QWidget):
 
     def run(self) -> None:
         """Run the chosen model on the chosen scan, without holding up the window."""
+        given = self._given()
+        if given is None:
+            return
+        (scan, *others), frame, order = given, bridge.frame_of(self._viewer.layers), self.order
+        self._start(lambda rt: make_result(order, scan, frame, rt, others), self._on_done)
+
+    def preview(self) -> None:
+        """Run the chosen model on a slab around the slice in view; the result is a layer that the next one replaces."""
+        given = self._given()
+        if given is None or self.chosen is None:
+            return
+        frame = bridge.frame_of(self._viewer.layers)
+        scan, *others = given
+        part = slab(scan, self._viewer, frame or Frame.of(scan.grid))
+        order = order_for(self.chosen, self.order)
+        self._start(lambda rt: make_result(order, part, frame, rt, others), self._on_previewed)
+
+    def _given(self) -> list[Volume] | None:
+        """Return the scan, under its layer's name, and those to take along; None if nothing can be run now."""
         layer = self.scan.layer
         if layer is None or self.chosen is None or (self._job is not None and self._job.running):
-            return
+            return None
         self.message.clear()
         try:
-            scan = bridge.volume_of(layer, self._viewer.layers)
+            scans = [bridge.volume_of(one, self._viewer.layers) for one in (layer, *self.others.layers)]
         except MriError as error:
             self.message.show_error(str(error))
-            return
-        order, frame = self.order, bridge.frame_of(self._viewer.layers)
-        title = layer.name.removesuffix(bridge.TILTED)
+            return None
         if bridge.shown(layer) is None:
-            self.message.show_warnings(scan.origin.warnings)
-        self._job = Job(lambda rt: make_result(order, scan.titled(title), frame, rt), self.device.currentData())
+            self.message.show_warnings(scans[0].origin.warnings)
+        self._source = layer
+        return [scans[0].titled(layer.name.removesuffix(bridge.TILTED)), *scans[1:]]
+
+    def _start(self, work: Callable[[LocalRuntime], Any], then: Callable[[Any], None]) -> None:
+        self._job = Job(work, self.device.currentData())
         self._job.told.connect(self._on_told)
-        self._job.done.connect(self._on_done)
+        self._job.done.connect(then)
         self._job.failed.connect(self._on_failed)
         self._job.stopped.connect(self._on_stopped)
         self._began = time.monotonic()
@@ -213,14 +258,41 @@ class RunWidget(QWidget):
 
     def _on_done(self, made: tuple[list[LayerTuple], tuple[str, ...]]) -> None:
         tuples, warnings = made
-        self.scan.follow = False  # another model is more often wanted on the scan than on the result
-        for data, facts, kind in reversed(tuples):  # the result last, so that it is selected
-            self._viewer.add_layer(Layer.create(data, facts, kind))
-        self.scan.follow = True
+        result = self._added(tuples)
         seconds = time.monotonic() - self._began
-        self._idle(f"Done in {seconds:.1f} s: the new layer '{tuples[0][1]['name']}'.")
+        self._idle(f"Done in {seconds:.1f} s: the new layer '{result.name}'.")
         self.message.show_warnings(warnings)
         self.finished.emit()
+
+    def _on_previewed(self, made: tuple[list[LayerTuple], tuple[str, ...]]) -> None:
+        (data, facts, kind), *_ = made[0]
+        model = self.chosen
+        facts["name"] = f"{facts['name']} (preview)"
+        self._preview = self._added([(data, facts, kind)])
+        seconds = time.monotonic() - self._began
+        short = ", learned for seconds only" if model is not None and learns(model) else ""
+        self._idle(f"Preview in {seconds:.1f} s, of a slab around this slice{short}.")
+        self.message.show_warnings(made[1])
+
+    def _added(self, tuples: list[LayerTuple]) -> Layer:
+        """Add layers, the first last so that it is selected; take the old preview away; offer the split."""
+        self.scan.follow = False  # another model is more often wanted on the scan than on the result
+        old = self._preview
+        self._preview = None
+        for data, facts, kind in reversed(tuples):
+            made = self._viewer.add_layer(Layer.create(data, facts, kind))
+        if old is not None and old in self._viewer.layers:
+            self._viewer.layers.remove(old)
+        self.scan.follow = True
+        source = self._source if self._source in self._viewer.layers else None
+        if isinstance(made, Image) and isinstance(source, Image):
+            ranges = [*made.contrast_limits_range, *source.contrast_limits_range]
+            made.contrast_limits_range = (min(ranges), max(ranges))
+            made.contrast_limits = source.contrast_limits  # else a brighter picture would look like a better one
+            self.split.show_pair(source, made)
+        else:
+            self.split.show_pair(None, None)
+        return made
 
     def _on_failed(self, sentence: str) -> None:
         self._idle()
@@ -230,12 +302,14 @@ class RunWidget(QWidget):
         self._idle(sentence)
 
 
-def make_result(order: Order, scan: Volume, frame: Frame | None, rt: LocalRuntime) -> tuple[list[LayerTuple], Any]:
+def make_result(
+    order: Order, scan: Volume, frame: Frame | None, rt: LocalRuntime, others: Sequence[Volume] = ()
+) -> tuple[list[LayerTuple], Any]:
     """Carry out an order and make layer tuples of the result (first) and its by-products.
 
     Runs off the window's thread: nothing of Qt is touched.
     """
-    outcome = tasks.run(order, scan, rt)
+    outcome = tasks.run(order, scan, rt, others)
     model = registry.find(order.task, order.model)
     invents = " (may invent texture)" if model.card.invents else ""
     made = [
@@ -247,27 +321,12 @@ def make_result(order: Order, scan: Volume, frame: Frame | None, rt: LocalRuntim
     return made, outcome.warnings
 
 
-def _fill_devices(combo: QComboBox) -> None:
-    """List the devices; a guess without importing torch, which would hold up the window for seconds."""
-    reasons = {"auto": "", "cpu": "", "cuda": "", "mps": ""}
-    if not has_torch():
-        reasons |= dict.fromkeys(("cuda", "mps"), "needs torch: pip install 'napari-mri-workbench[models]'")
-    elif sys.platform == "darwin":
-        reasons["cuda"] = "Apple machines have no CUDA"
-    else:
-        reasons["mps"] = "only on Apple machines"
-        if find_library("cuda") is None and find_library("nvcuda") is None:
-            reasons["cuda"] = "no NVIDIA driver was found"
-    for name in DEVICES:
-        combo.addItem(DEVICE_TITLES[name] + (f" ({reasons[name]})" if reasons[name] else ""), name)
-        combo.model().item(combo.count() - 1).setEnabled(not reasons[name])
-
-
 def _abandoner(widget: RunWidget) -> Any:
     """Return a callback for the widget's end; by then its Qt half is gone, so only the job is touched."""
 
     def abandon(*_: Any) -> None:
         job = widget._job
+        widget.split.end()
         if job is not None:
             job.abandon()
 
