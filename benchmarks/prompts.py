@@ -3,6 +3,7 @@
 ``python -m benchmarks.prompts synthetic`` heads held back from training, every structure of at least 0.5 ml
 ``python -m benchmarks.prompts real``      real scans with labels (``NAPARI_MRI_TEST_DATA``)
 ``python -m benchmarks.prompts time``      from click to mask on a 256 x 256 x 256 head at 1 mm
+``python -m benchmarks.prompts sam``       SAM's session against the bare SamPredictor, random weights; its cache
 """
 
 from __future__ import annotations
@@ -124,7 +125,21 @@ def synthetic(spacing: float, scenes: int, seed: int) -> Iterator[list[Structure
         yield things
 
 
-def real(only: str = "") -> Iterator[list[Structure]]:
+def thinned(thing: Structure, finest: float) -> Structure:
+    """Return a structure on every n-th voxel, so that no spacing is much below `finest` mm; 0 leaves it alone."""
+    grid = thing.scan.grid
+    steps = [max(1, int(finest / s + 1e-3)) for s in grid.spacing]
+    if max(steps) == 1:
+        return thing
+    some = tuple(slice(None, None, n) for n in steps)
+    affine = grid.affine.copy()
+    affine[:3, :3] = affine[:3, :3] * steps
+    truth = thing.truth[some]
+    scan = Volume(np.ascontiguousarray(thing.scan.data[some]), Grid(truth.shape, affine))
+    return Structure(scan, truth, thing.name, thing.brain)
+
+
+def real(only: str = "", finest: float = 0.0) -> Iterator[list[Structure]]:
     """Yield real scans with labels whose name holds `only`."""
     folder = Path(os.environ.get("NAPARI_MRI_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
     pairs = {
@@ -147,7 +162,7 @@ def real(only: str = "") -> Iterator[list[Structure]]:
             continue
         volume = mri.load(folder / scan)
         truth = mri.load_labels(folder / mask).data > 0
-        yield [Structure(volume, truth, name)]
+        yield [thinned(Structure(volume, truth, name, "brain" in name), finest)]
 
 
 def measure(groups: Iterator[list[Structure]], models: list[str], most: int, seed: int) -> list[dict[str, Any]]:
@@ -224,23 +239,94 @@ def timing(model: str, rounds: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def sam(size: str, rounds: int) -> dict[str, Any]:
+    """Return agreement and time of a SAM session against the bare predictor: same weights, same slices, each plane.
+
+    Random weights do as well as trained ones here: what is compared is the road, not the answer.
+    """
+    import tempfile
+
+    import torch
+    from safetensors.torch import save_file
+    from segment_anything import SamPredictor
+
+    from napari_mri.engine.embeddings import Embeddings
+    from napari_mri.models._sam_slices import PLANES, Plane, window_of
+    from napari_mri.nets import sam as nets
+    from napari_mri.phantom import head
+
+    scan, _ = head()
+    window = window_of(scan.data)
+    net = nets.tiny(3) if size == "tiny" else nets.random_weights(nets.Shape(), 3)
+    rows: dict[str, Any] = {"sam": size, "threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 1)}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "sam.safetensors"
+        save_file({k: v.contiguous() for k, v in net.state_dict().items()}, file)
+        bare = SamPredictor(net)
+        bare.transform.target_length = net.image_encoder.img_size
+        os.environ["XDG_CACHE_HOME"] = folder  # a cache of its own: what was encoded before must not help
+        ours_cpu, bare_cpu, again, disk = [], [], [], []
+        for name, axis in PLANES.items():
+            plane, middle = Plane(scan.grid, axis), np.asarray(scan.grid.shape) // 2
+            params = {"checkpoint": str(file), "profile": "sam", "plane": name, "reach": 0.0}
+            with mri.open_session(scan, model="sam", device="cpu", **params) as session:
+                for n in range(rounds):
+                    voxel = middle + np.eye(3, dtype=int)[axis] * (n + 1)
+                    prompts = mri.Prompts((mri.Point(tuple(scan.grid.to_patient(voxel))),))
+                    # In turns and the other first every second time: the machine is not always equally busy.
+                    for who in ("ours", "bare") if n % 2 else ("bare", "ours"):
+                        began = time.process_time()
+                        if who == "ours":
+                            mask = session.answer(prompts)
+                            ours_cpu.append(time.process_time() - began)
+                        else:
+                            bare.set_image(plane.picture(scan.data, int(voxel[axis]), window))
+                            found, _, _ = bare.predict(plane.to_picture(voxel), np.array([1]), multimask_output=False)
+                            bare_cpu.append(time.process_time() - began)
+                    mine, theirs = np.take(mask.data, voxel[axis], axis=axis) > 0, plane.home(found[0])
+                    both, either = int((mine & theirs).sum()), int((mine | theirs).sum())
+                    rows[f"{name} IoU"] = min(rows.get(f"{name} IoU", 1.0), both / max(1, either))
+                    count = session._inner.encoded
+                    began = time.perf_counter()
+                    session.answer(prompts)
+                    again.append(time.perf_counter() - began)
+                    rows["encoder calls on a slice seen before"] = session._inner.encoded - count
+        cold = Embeddings()
+        for path in cold.place.glob("*.npy"):
+            began = time.perf_counter()
+            assert cold.get(path.stem) is not None
+            disk.append(time.perf_counter() - began)
+    return rows | {
+        "cpu s a new slice": round(float(np.median(ours_cpu)), 3),
+        "bare predictor": round(float(np.median(bare_cpu)), 3),
+        "ratio": round(float(np.median(np.array(ours_cpu) / np.array(bare_cpu))), 3),
+        "s a slice seen before, median": round(float(np.median(again)), 4),
+        "ms an embedding from disk, median": round(float(np.median(disk)) * 1000, 2),
+        "ms an embedding from disk, p95": round(float(np.percentile(disk, 95)) * 1000, 2),
+    }
+
+
 def main(argv: list[str] | None = None) -> None:
     """Measure and print; the figures go to a JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("synthetic", "real", "time"))
+    parser.add_argument("what", choices=("synthetic", "real", "time", "sam"))
     parser.add_argument("--models", nargs="+", default=["click3d", "grow"])
     parser.add_argument("--spacing", type=float, default=1.5, help="of the painted heads, mm")
     parser.add_argument("--scenes", type=int, default=6, help="painted heads")
     parser.add_argument("--most", type=int, default=0, help="structures of a head, drawn at random; 0 takes all")
     parser.add_argument("--only", default="", help="real scans whose name holds this")
+    parser.add_argument("--finest", type=float, default=0.0, help="real scans are thinned to about this spacing, mm")
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--sam", nargs="+", default=["tiny", "vit_b"], choices=("tiny", "vit_b"))
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(argv)
     if args.what == "time":
         result: dict[str, Any] = {"time": [timing(model, args.rounds) for model in args.models]}
+    elif args.what == "sam":
+        result = {"sam": [sam(size, args.rounds) for size in args.sam]}
     else:
-        groups = real(args.only) if args.what == "real" else synthetic(args.spacing, args.scenes, args.seed)
+        groups = real(args.only, args.finest) if args.what == "real" else synthetic(args.spacing, args.scenes, args.seed)
         rows = measure(groups, args.models, args.most, args.seed)
         result = {"summary": summary(rows), "rows": rows}
     print(json.dumps(result.get("summary", result), indent=1))

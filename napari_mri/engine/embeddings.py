@@ -50,7 +50,7 @@ class Embeddings:
             if key in self._held:
                 self._held.move_to_end(key)
                 return self._held[key]
-        found = self._read(key)
+        found = self._read(key) if self._disk_limit else None
         if found is not None:
             self._hold(key, found)
         return found

@@ -297,20 +297,27 @@ def _touched(mask: NDArray[np.bool_], grid: Grid, told: Pointed) -> NDArray[np.b
     """Drop pieces that no mark lies in or beside, unless they are as large as a fifth of the largest."""
     from scipy.ndimage import label
 
-    pieces, count = label(mask)
+    span = _extent(mask)
+    if span is None:
+        return mask
+    # Only the box that holds the mask is searched: a small object in a large scan is the common case.
+    part = tuple(slice(int(a), int(b) + 1) for a, b in zip(*span, strict=True))
+    pieces, count = label(mask[part])
     if count < 2:
         return mask
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     keep = sizes >= 0.2 * sizes.max()
     if len(told.inside):
-        top = np.asarray(grid.shape) - 1
-        for spot in np.rint(grid.to_voxels(told.inside)).astype(int):
-            if ((spot >= 0) & (spot <= top)).all():
+        top = np.asarray(pieces.shape) - 1
+        for spot in np.rint(grid.to_voxels(told.inside)).astype(int) - span[0]:
+            if ((spot >= -1) & (spot <= top + 1)).all():
                 near = tuple(slice(max(0, s - 1), s + 2) for s in spot)
                 keep[np.unique(pieces[near])] = True
     keep[0] = False
-    return np.asarray(keep[pieces])
+    kept = np.zeros_like(mask)
+    kept[part] = keep[pieces]
+    return kept
 
 
 def _share(mask: NDArray[np.bool_], grid: Grid, crop: Grid) -> Array:

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from napari_mri.nets import geodesic
-from napari_mri.nets.unet import Block, fold, unfold
+from napari_mri.nets.unet import Block, Conv3d, fold, unfold
 
 FINE = 5
 """Channels at full resolution: image, mask so far, likeness to the marks, geodesic nearness, nearer than outside."""
@@ -178,18 +178,18 @@ class Click3D(nn.Module):
     def __init__(self, widths: tuple[int, ...] = (16, 32, 80, 128), depths: tuple[int, ...] = (1, 2, 2, 2)) -> None:
         super().__init__()
         self.multiple = 2 ** len(widths)
-        self.stem = nn.Conv3d(8 * FINE + COARSE, widths[0], 1)
+        self.stem = Conv3d(8 * FINE + COARSE, widths[0], 1)
         self.down = nn.ModuleList(
             nn.Sequential(*[Block(width, width) for _ in range(depth)])
             for width, depth in zip(widths, depths, strict=True)
         )
         pairs = list(pairwise(widths))
         self.shrink = nn.ModuleList(Block(fine, deep, stride=2) for fine, deep in pairs)
-        self.widen = nn.ModuleList(nn.Conv3d(deep, fine, 1) for fine, deep in pairs)
+        self.widen = nn.ModuleList(Conv3d(deep, fine, 1) for fine, deep in pairs)
         self.up = nn.ModuleList(Block(fine, fine) for fine, _ in pairs)
-        self.head = nn.Conv3d(widths[0], 8, 3, padding=1)
+        self.head = Conv3d(widths[0], 8, 3, padding=1)
         # Before any training the answer is the geodesic one around the marks: the net learns to better it.
-        self.prior = nn.Conv3d(FINE, 1, 1)
+        self.prior = Conv3d(FINE, 1, 1)
         with torch.no_grad():
             self.head.weight.zero_()
             self.head.bias.zero_()

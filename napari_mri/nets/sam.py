@@ -117,9 +117,14 @@ def build(shape: Shape) -> Any:
 
 def tiny(seed: int = 0) -> Any:
     """Return the tiny twin with random weights, the same for the same seed."""
+    return random_weights(TINY, seed)
+
+
+def random_weights(shape: Shape, seed: int = 0) -> Any:
+    """Return a SAM of any size with random weights, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = build(TINY)
+        net = build(shape)
         for value in net.parameters():  # tables that training would fill start at zero
             if float(value.detach().abs().max()) == 0 and value.dim() > 1:
                 nn.init.normal_(value, std=0.1)
