@@ -13,7 +13,7 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.history import Step
 from napari_mri.core.volume import Origin, Volume
 from napari_mri.io.dicom_bytes import looks_like_dicom, walk_file
-from napari_mri.io.dicom_companions import Companion, companion
+from napari_mri.io.dicom_companions import Companion, Series, companion
 from napari_mri.io.dicom_companions import listed as listed_companions
 from napari_mri.io.dicom_frames import frames_of
 from napari_mri.io.dicom_header import SEQUENCES, WANTED, File, Frame, file_record
@@ -94,7 +94,7 @@ def survey(path: Path) -> tuple[Found, ...]:
     if not frames and not companions:
         raise _nothing(path, troubles, others)
     series = _listed(stacks_of(frames), path, troubles) if frames else []
-    return (*(one for _, one in series), *listed_companions(companions, series))
+    return (*(one for _, _, one in series), *listed_companions(companions, series))
 
 
 def _record(path: Path | str, layout: Layout | None = None) -> File | None:
@@ -148,8 +148,8 @@ def _nothing(path: Path, troubles: list[str], others: list[str]) -> FileProblem:
     return NotAnImage(f"{path} holds no images.", hint="Give a folder of DICOM files, or a single image file.")
 
 
-def _listed(stacks: list[Stack], path: Path, troubles: list[str]) -> list[tuple[str, Found]]:
-    """Return each stack as something to open, with the UID of its series."""
+def _listed(stacks: list[Stack], path: Path, troubles: list[str]) -> list[Series]:
+    """Return each stack as something to open, with the UIDs of its study and series."""
 
     def order(stack: Stack) -> tuple[str, int, str]:
         file = stack.volumes[0][0].file
@@ -159,7 +159,7 @@ def _listed(stacks: list[Stack], path: Path, troubles: list[str]) -> list[tuple[
     left_out = len(stacks) - len(grey)
     stacks = sorted(grey or stacks, key=order)
     belongs = groups([stack.volumes[0][0].file for stack in stacks])
-    found: list[tuple[str, Found]] = []
+    found: list[Series] = []
     seen: Counter[str] = Counter()
     for stack in stacks:
         file = stack.volumes[0][0].file
@@ -172,7 +172,7 @@ def _listed(stacks: list[Stack], path: Path, troubles: list[str]) -> list[tuple[
             stack.warnings.append(f"{left_out} sets of images that are not grey values (screenshots) were left out.")
         if troubles:
             stack.warnings.append(f"{len(troubles)} files could not be read: {troubles[0]}")
-        found.append((file.series, _found(stack, title, path, group)))
+        found.append((file.study, file.series, _found(stack, title, path, group)))
     return found
 
 

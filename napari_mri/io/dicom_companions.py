@@ -15,6 +15,8 @@ from napari_mri.io.landing import landed_on, why_apart
 
 SEG = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 CONTOURS = "1.2.840.10008.5.1.4.1.1.481.3"
+Series = tuple[str, str, Found]
+"""UID of a study, of a series in it, and what opens it."""
 _REFERENCED_SERIES, _SERIES = 0x00081115, 0x0020000E
 
 
@@ -49,16 +51,17 @@ def companion(file: File) -> Companion | None:
     return Companion(file.path, contours, label, file.number, file.study)
 
 
-def listed(companions: Sequence[Companion], series: Sequence[tuple[str, Found]]) -> tuple[Found, ...]:
+def listed(companions: Sequence[Companion], series: Sequence[Series]) -> tuple[Found, ...]:
     """List segmentations so that opening one puts it on the voxels of its series.
 
     Parameters
     ----------
     companions : sequence of Companion
-    series : sequence of (series UID, Found)
+    series : sequence of Series
         Of the same folder.
     """
     found = []
+    groups = {study: one.group for study, _, one in series}
     for one in companions:
         number = "" if one.number is None else f"{one.number} "
         title = f"{number}{one.title} ({'contours' if one.contours else 'segmentation'})"
@@ -67,7 +70,7 @@ def listed(companions: Sequence[Companion], series: Sequence[tuple[str, Found]])
             opened = _contours(one, series) if one.contours else _segmentation(one, series)
             return opened.titled(title)
 
-        found.append(Found(title, read, one.number, labels=True))
+        found.append(Found(title, read, one.number, labels=True, group=groups.get(one.study, ())))
     return tuple(found)
 
 
@@ -80,14 +83,14 @@ def referenced(path: Path) -> set[str]:
     return {text(one, _SERIES) for one in items(raw, top.implicit, top.big, frozenset((_SERIES,)))}
 
 
-def _meant(uids: set[str], series: Sequence[tuple[str, Found]]) -> tuple[list[Found], bool]:
+def _meant(uids: set[str], series: Sequence[Series]) -> tuple[list[Found], bool]:
     """Return the series that are named, or every one where none of them is here, and which it is."""
-    placed = [(uid, one) for uid, one in series if one.grid is not None and not one.problem]
+    placed = [(uid, one) for _, uid, one in series if one.grid is not None and not one.problem]
     named = [one for uid, one in placed if uid in uids]
     return (named, True) if named else ([one for _, one in placed], False)
 
 
-def _segmentation(one: Companion, series: Sequence[tuple[str, Found]]) -> Volume:
+def _segmentation(one: Companion, series: Sequence[Series]) -> Volume:
     """Return a SEG on the first series whose voxels it shares, else on its own grid and why."""
     from napari_mri.io.seg_dicom import read
 
@@ -105,7 +108,7 @@ def _segmentation(one: Companion, series: Sequence[tuple[str, Found]]) -> Volume
     return replace(volume, origin=replace(volume.origin, warnings=(*volume.origin.warnings, told)))
 
 
-def _contours(one: Companion, series: Sequence[tuple[str, Found]]) -> Volume:
+def _contours(one: Companion, series: Sequence[Series]) -> Volume:
     from napari_mri.io.rtstruct import outlines, read_on
 
     uids = set(outlines(one.path)[1])

@@ -132,6 +132,17 @@ def test_patients_and_studies_are_numbered_and_named_only_on_demand(tmp_path):
     assert {one.who() for one in found} == {"Roe Ann, P-1, 2024-03-05", "Poe Max, P-2, 2024-03-05"}
 
 
+def test_a_segmentation_is_of_the_patient_of_its_scan(tmp_path):
+    for n, number in enumerate(("P-1", "P-2")):
+        scan_of(tmp_path / str(n), start=100 * n, PatientID=number)
+    scan = load(tmp_path / "0")
+    save(cut(scan), tmp_path / "0" / "x.seg.dcm", sidecar=False)
+    *scans, seg = survey(tmp_path)
+    assert seg.labels
+    assert seg.group in {one.group for one in scans}
+    assert seg.open().grid.same(scan.grid)
+
+
 def test_one_study_has_no_group(tmp_path):
     scan_of(tmp_path)
     assert survey(tmp_path)[0].group == ()
