@@ -1,11 +1,13 @@
-"""Measure the edit log (bytes a voxel, time of a large undo) and the interpolation between slices.
+"""Measure the edit log (bytes a voxel, time of a large undo, cost of a stroke) and the interpolation between slices.
 
-``python benchmarks/edit.py``: prints two tables; needs no display and no data.
+``python -m benchmarks.edit``: prints its tables; needs no display and no data. Strokes are painted in turn into a bare
+napari layer and into one that keeps a log.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import tempfile
 import time
 import tracemalloc
@@ -70,6 +72,52 @@ def strokes(radius: int) -> None:
         )
 
 
+def in_a_layer() -> None:
+    """Paint, undo and redo in napari layers with and without a log."""
+    from napari.components import ViewerModel
+
+    from napari_mri.gui import layers as bridge
+    from napari_mri.gui.edit_history import edits_of
+    from napari_mri.gui.window import watch
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["NAPARI_MRI_EDITS"] = folder
+        viewers = ViewerModel(), ViewerModel()
+        watch(viewers[1])
+        empty = Labels(np.zeros((256, 256, 192), np.uint8), Grid.plain((256, 256, 192)))
+        layers = [viewer.add_layer(bridge.to_layer(empty)) for viewer in viewers]
+        rng = np.random.default_rng(0)
+        times: list[list[float]] = [[], []]
+        for n in range(60):
+            z, start, speed = int(rng.integers(20, 170)), rng.uniform(60, 190, 2), rng.normal(0, 3, 2)
+            for layer, spent in zip(layers, times, strict=True):
+                layer.brush_size, layer.selected_label = 15, n % 5 + 1
+                begin = time.perf_counter()
+                with layer.block_history():
+                    for dab in range(12):
+                        layer.paint((z, *(start + speed * dab)), n % 5 + 1, refresh=True)
+                spent.append(time.perf_counter() - begin)
+        bare, logged = (float(np.median(spent[5:])) * 1e3 for spent in times)
+        print(f"| a stroke of 12 dabs | bare {bare:.2f} ms | with a log {logged:.2f} ms | {logged / bare:.2f} × |")
+        edits, index = edits_of(layers[1]), np.indices(layers[1].data.shape, sparse=True)
+        centre = [n // 2 for n in layers[1].data.shape]
+        ball = sum((axis - c) ** 2 for axis, c in zip(index, centre, strict=True)) <= 114**2
+        edits.counts.ask(layers[1].data)
+        edits.change(np.where(ball, 7, layers[1].data).astype(np.uint8), "Model", kind="model")
+        back, forth = [], []
+        for _ in range(5):
+            for spent, call in ((back, layers[1].undo), (forth, layers[1].redo)):
+                begin = time.perf_counter()
+                call()
+                spent.append(time.perf_counter() - begin)
+        print(
+            f"| {edits.top.voxels / 1e6:.1f} M voxels, in a layer | undo {np.median(back) * 1e3:.0f} ms "
+            f"| redo {np.median(forth) * 1e3:.0f} ms | step of {len(edits.top._packed or b'') / 1e6:.2f} MB |"
+        )
+        for viewer in viewers:
+            viewer.layers.clear()
+
+
 def between() -> None:
     x, y, z = np.meshgrid(*[np.arange(97.0) - 48] * 3, indexing="ij")
     apart = np.clip((z + 10) * 0.55, 0, None)
@@ -132,6 +180,8 @@ def main() -> None:
     print("\n| strokes | bytes a voxel in memory | in the file |")
     for radius in (2, 5, 10, 20):
         strokes(radius)
+    print("\n| in a napari layer of 192 × 256 × 256 | | | |")
+    in_a_layer()
     print("\n| every 5th slice (worst of 5 starts) | Dice, ends painted too | Dice, ends not painted |")
     between()
     print("\n| random edits | | worst memory to the start |")

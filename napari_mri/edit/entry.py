@@ -67,6 +67,7 @@ class Entry:
     _place: int | None = field(default=None, repr=False)
     _size: int = field(default=0, repr=False)
     _later: Later | None = field(default=None, repr=False)
+    _gained: dict[int, int] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return self.name

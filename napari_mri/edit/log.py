@@ -195,7 +195,9 @@ class EditLog:
 
     def tally(self, entry: Entry) -> dict[int, int]:
         """Return how many voxels each label gained (or lost, below 0) by a step."""
-        return tally(self._bytes(entry), len(self.shape), entry.dtype)
+        if entry._gained is None:
+            entry._gained = tally(self._bytes(entry), len(self.shape), entry.dtype)
+        return dict(entry._gained)
 
     # --- going back and forth --------------------------------------------------------------------
 

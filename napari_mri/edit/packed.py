@@ -54,8 +54,14 @@ def region_of(packed: bytes, ndim: int) -> Box:
 
 def count_of(packed: bytes, ndim: int) -> int:
     """Return how many voxels a packed difference changes."""
-    shape = tuple(side.stop - side.start for side in region_of(packed, ndim))
-    return int(np.count_nonzero(_unpack_mask(packed, 8 * ndim, shape)[0]))
+    coding, content, _ = _read_part(packed, 8 * ndim)
+    if coding == _CONSTANT:
+        return int(np.prod([side.stop - side.start for side in region_of(packed, ndim)]))
+    if coding == _BITS:
+        return int(np.count_nonzero(np.unpackbits(np.frombuffer(content, np.uint8))))
+    count, gap_type, length_type = struct.unpack_from("<IBB", content)
+    at = 6 + count * _COUNTS[gap_type].itemsize
+    return int(np.frombuffer(content, _COUNTS[length_type], count, at).sum(dtype=np.int64))
 
 
 def tally(packed: bytes, ndim: int, dtype: np.dtype[Any]) -> dict[int, int]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Labels as LabelsLayer
+from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_mri.core.errors import GridMismatch, MriError
@@ -58,13 +59,18 @@ class CorrectBox(QWidget):
         self.tool, self.says, self.form = QComboBox(), QLabel(), Form()
         self.other = LayerChoice(viewer, LabelsLayer, "no second labels")
         self.other.follow = False
-        self.apply_button = QPushButton("Apply")
+        self.preview_button, self.apply_button = QPushButton("Preview"), QPushButton("Apply")
+        self.preview_button.setToolTip("<qt>Shows what would change, and changes nothing: green comes, red goes.</qt>")
+        self._preview: LabelsLayer | None = None
+        self._ready: tuple[Any, tuple[Any, ...]] | None = None
         self.undo_button, self.redo_button = QPushButton("Undo"), QPushButton("Redo")
         self.says.setWordWrap(True)
         second = QFormLayout()
         second.addRow("Second labels", self.other)
         buttons = QHBoxLayout()
-        for widget, stretch in ((self.apply_button, 2), (self.undo_button, 1), (self.redo_button, 1)):
+        for widget, stretch in (
+            (self.preview_button, 1), (self.apply_button, 2), (self.undo_button, 1), (self.redo_button, 1),
+        ):  # fmt: skip
             buttons.addWidget(widget, stretch)
         whole = QVBoxLayout(self)
         for part in (self.tool, self.says, self.form):
@@ -77,12 +83,14 @@ class CorrectBox(QWidget):
         for tool in TOOLS.values():
             self.tool.addItem(tool.title, tool)
         self.tool.currentIndexChanged.connect(self._show_tool)
+        self.preview_button.clicked.connect(self.preview)
         self.apply_button.clicked.connect(self.apply)
         self.undo_button.clicked.connect(self.undo)
         self.redo_button.clicked.connect(self.redo)
         self._show_tool()
 
     def _show_tool(self) -> None:
+        self.end_preview()
         tool: Tool | None = self.tool.currentData()
         self.form.show_knobs(tool.knobs if tool else ())
         self.says.setText(tool.says if tool else "")
@@ -101,7 +109,26 @@ class CorrectBox(QWidget):
             self._desk.layer.redo()
 
     def apply(self) -> None:
-        """Run the chosen tool; its change is one step of undo."""
+        """Run the chosen tool; its change is one step of undo. What was previewed is not worked out again."""
+        ready, self._ready = self._ready, None
+        if ready is not None and ready[0] == self._question():
+            self._on_applied(ready[1])
+            return
+        self._run(self._on_applied)
+
+    def preview(self) -> None:
+        """Show what the chosen tool would change, and change nothing."""
+        self._run(self._on_previewed)
+
+    def _question(self) -> tuple[Any, ...]:
+        """Return all that the answer depends on."""
+        edits = edits_of(self._desk.layer)
+        locked = () if edits is None else tuple(sorted(edits.rules.locked))
+        top = None if edits is None else id(edits.top)
+        options = tuple(sorted(self.form.values().items()))
+        return self.tool.currentText(), options, id(self._desk.layer), id(self.other.layer), top, locked
+
+    def _run(self, then: Callable[[tuple[Any, ...]], None]) -> None:
         desk, tool, options = self._desk, self.tool.currentData(), self.form.values()
         layer, edits = desk.layer, edits_of(desk.layer)
         if layer is None or tool is None or edits is None:
@@ -122,7 +149,37 @@ class CorrectBox(QWidget):
             changed = new != record.placing.forth(before.data, labels=True)
             return layer, begun, changed, new, after
 
-        desk.start(work, self._on_applied)
+        desk.start(work, then)
+
+    def _on_previewed(self, made: tuple[Any, ...]) -> None:
+        """Lay what would change over the labels."""
+        self.end_preview()
+        layer, _, changed, new, after = made
+        if edits_of(layer) is None:
+            return
+        count = int(np.count_nonzero(changed))
+        self._desk.message.show_good(f"{after.history[-1].action} would change {count} voxel{'s' if count != 1 else ''}.")
+        self._ready = self._question(), made
+        if not count:
+            return
+        shown = np.where(changed, np.where(new != 0, 1, 2), 0).astype(np.uint8)
+        colors = {None: (0.0, 0.0, 0.0, 0.0), 0: (0.0, 0.0, 0.0, 0.0), 1: (0.2, 1.0, 0.3, 1.0), 2: (1.0, 0.2, 0.2, 1.0)}
+        preview = LabelsLayer(
+            shown, name="preview", scale=layer.scale, translate=layer.translate, opacity=0.8,
+            colormap=DirectLabelColormap(color_dict=colors), visible=False,
+        )  # fmt: skip
+        preview.editable = False
+        self._viewer.add_layer(preview)  # hidden at first: the newest visible layer would be chosen for work
+        preview.visible = True
+        self._viewer.layers.selection.active = layer
+        self._preview = preview
+
+    def end_preview(self) -> None:
+        """Take the preview away."""
+        self._ready = None
+        preview, self._preview = self._preview, None
+        if preview is not None and preview in self._viewer.layers:
+            self._viewer.layers.remove(preview)
 
     def _second_labels(self, tool: Tool, layer: LabelsLayer) -> Labels | None:
         other = self.other.layer if "other" in (*tool.needs, *tool.takes) else None
@@ -133,6 +190,7 @@ class CorrectBox(QWidget):
         return None if other is None else bridge.labels_of(other, self._viewer.layers)
 
     def _on_applied(self, made: tuple[Any, ...]) -> None:
+        self.end_preview()
         layer, begun, changed, new, after = made
         step, edits = after.history[-1], edits_of(layer)
         if edits is None:  # closed meanwhile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
@@ -390,7 +391,9 @@ class Edits:
                 pass
             except OSError:  # the log itself will say so, and go on in memory
                 pass
-            self.log = EditLog(layer.data.shape, layer.data.dtype, path, facts=facts, on_warning=self.hear)
+            author = os.environ.get("NAPARI_MRI_AUTHOR", "")
+            kind = layer.data.dtype
+            self.log = EditLog(layer.data.shape, kind, path, author=author, facts=facts, on_warning=self.hear)
             start = layer.data.copy()
             start[box] = old
             self.log.begin(start, name)

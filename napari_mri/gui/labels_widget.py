@@ -120,6 +120,7 @@ class LabelsWidget(QWidget):
     def _on_labels(self) -> None:
         """Follow another labels layer."""
         self._links.undo()
+        self.correct.end_preview()
         self.layer = self.labels.layer
         self._picked = False
         self.scan.follow = self.layer is None
@@ -250,7 +251,7 @@ class LabelsWidget(QWidget):
                 known = True
                 self.place.setText(_where(record))
         free = known and (self._job is None or not self._job.running)
-        for widget in (self.correct.apply_button, self.save_button, self.report_button):
+        for widget in (self.correct.preview_button, self.correct.apply_button, self.save_button, self.report_button):
             widget.setEnabled(free)
         for widget in (self.correct.undo_button, self.correct.redo_button):
             widget.setEnabled(layer is not None)
@@ -324,7 +325,7 @@ class LabelsWidget(QWidget):
         self._job.done.connect(self._on_over)
         self._job.failed.connect(self._on_failed)
         self._job.start()
-        for widget in (self.correct.apply_button, self.save_button, self.report_button):
+        for widget in (self.correct.preview_button, self.correct.apply_button, self.save_button, self.report_button):
             widget.setEnabled(False)
 
     def _on_over(self, _: Any = None) -> None:

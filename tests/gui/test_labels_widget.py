@@ -62,7 +62,17 @@ def test_the_whole_desk(desk, window, qtbot, tmp_path):
     assert "1 voxel changed" in desk.message.text()
     assert layer.data[20, 20, 20] == 0
     pick_tool(desk, "Fill holes")
+    previewed = layer.data.copy()
+    desk.correct.preview()
+    qtbot.waitUntil(lambda: not desk._job.running, timeout=20_000)
+    np.testing.assert_array_equal(layer.data, previewed)
+    assert np.count_nonzero(window.layers["preview"].data == 1) == 8
+    assert "would change 8 voxels" in desk.message.text()
+    assert desk.layer is layer
+    job = desk._job
     applied(desk, qtbot)
+    assert desk._job is job, "it was worked out already"
+    assert "preview" not in window.layers
     assert np.count_nonzero(layer.data) == 1000
     assert rows(desk) == [["1", "", "64.00 ml"]]
     done = layer.data.copy()
