@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from napari.layers import Image, Layer, Points
+from napari.layers import Image, Layer, Points, Shapes
 from napari.layers import Labels as LabelsLayer
 from numpy.typing import NDArray
-from qtpy.QtCore import QPointF, QRectF, Qt, Signal
+from qtpy.QtCore import QPointF, QRect, QRectF, Qt, Signal
 from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent, QPen, QPixmap, QWheelEvent
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
@@ -46,6 +46,7 @@ class PlaneView(QWidget):
 
     enlarged = Signal(object)
     """A double click asks for this plane alone, or for all."""
+    _soon = Signal()
 
     def __init__(self, desk: Desk, pictures: Pictures, plane: Plane) -> None:
         super().__init__()
@@ -54,10 +55,18 @@ class PlaneView(QWidget):
         self.follow = False
         """Whether the point goes where the cursor is, without a press."""
         self._base: QPixmap | None = None
-        self._base_key: Any = None
+        self._key: Any = None
+        self._shown: list[tuple[Layer, Cut]] = []
+        self._point: NDArray[np.float64] | None = None
+        """Where the marks on the screen stand."""
+        self._waiting = False
+        # Queued, not by a timer: Qt redraws the window once a round, after all that is queued but before timers.
+        self._soon.connect(self._look, Qt.ConnectionType.QueuedConnection)
         self._stroke: Stroke | None = None
         self._drag: Drag | None = None
         self._grip: QPointF | None = None
+        self._line: NDArray[np.float64] | None = None
+        """Where a ruler begins that is being drawn."""
         self._cursor: QPointF | None = None
         self.setMouseTracking(True)
         self.setMinimumSize(120, 100)
@@ -69,9 +78,10 @@ class PlaneView(QWidget):
             signal.connect(self._again)
 
     def _again(self) -> None:
-        """Draw at Qt's next leisure; a hidden plane costs nothing, several words cost one drawing."""
-        if self.isVisible():
-            self.update()
+        """Look what has changed at Qt's next leisure; a hidden plane costs nothing, several words cost one look."""
+        if self.isVisible() and not self._waiting:
+            self._waiting = True
+            self._soon.emit()
 
     # ---------------------------------------------------------------------------------- places
 
@@ -99,56 +109,135 @@ class PlaneView(QWidget):
     # --------------------------------------------------------------------------------- drawing
 
     def paintEvent(self, event: QPaintEvent) -> None:
-        """Draw the pictures if one has changed, and the marks on top of them."""
+        """Draw the pictures, and the marks on top of them, where Qt asks for it."""
         painter = QPainter(self)
+        try:  # a painter that is left open by an error would take the whole window with it
+            self._draw(painter)
+        finally:
+            painter.end()
+
+    def _draw(self, painter: QPainter) -> None:
         if not self.desk.ready:
             painter.fillRect(self.rect(), QColor("#000000"))
             painter.setPen(QColor("#909090"))
             painter.drawText(self.rect(), int(Qt.AlignmentFlag.AlignCenter), f"{self.plane.name}\n(no scan is open)")
-            painter.end()
             return
-        painter.drawPixmap(0, 0, self._pictures())
+        self._compose()
+        assert self._base is not None, "composed just now"
+        painter.drawPixmap(0, 0, self._base)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        for layer in self.desk.viewer.layers:
-            if layer.visible:
-                marks.points_and_lines(painter, layer, self.plane, self.desk, self.project)
+        for layer in self._marked():
+            marks.points_and_lines(painter, layer, self.plane, self.desk, self.project)
         self._draw_marks(painter)
-        painter.end()
 
-    def _pictures(self) -> QPixmap:
-        """Return all layers laid over one another; the last one drawn if nothing has changed."""
+    def _marked(self) -> list[Layer]:
+        return [y for y in self.desk.viewer.layers if y.visible and isinstance(y, Points | Shapes)]
+
+    def _cuts(self) -> list[tuple[Layer, Cut]]:
         world = self.desk.world(self.desk.point)
-        shown: list[tuple[Layer, Cut]] = []
+        shown = []
         for layer in self.desk.viewer.layers:
             if layer.visible and layer.opacity > 0:
                 cut = self.pictures.cut(layer, self.plane, world, self.mirrored)
                 if cut is not None:
                     shown.append((layer, cut))
-        scale = self.devicePixelRatioF()
-        looks = [(id(c), y.opacity, str(y.blending), str(getattr(y, "interpolation2d", ""))) for y, c in shown]
-        key = (looks, self.desk.zoom, tuple(self.desk.centre), self.width(), self.height(), scale)
-        if self._base is None or key != self._base_key:
-            self._base = self._compose(shown, scale)
-            self._base_key = key
-            self._kept = shown  # an id stays one cut's own while the cut lives
-        return self._base
+        return shown
 
-    def _compose(self, shown: list[tuple[Layer, Cut]], scale: float) -> QPixmap:
-        base = QPixmap(round(self.width() * scale), round(self.height() * scale))
-        base.setDevicePixelRatio(scale)
-        base.fill(QColor("#000000"))
-        painter = QPainter(base)
-        for layer, cut in shown:
-            painter.setOpacity(float(layer.opacity))
-            how = MIX.get(str(layer.blending), QPainter.CompositionMode.CompositionMode_SourceOver)
-            painter.setCompositionMode(how)
-            smooth = isinstance(layer, Image) and str(layer.interpolation2d) != "nearest"
-            painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, smooth)
-            ends = (cut.high[1], cut.low[1]) if self.mirrored else (cut.low[1], cut.high[1])
-            place = QRectF(self.project(cut.high[0], ends[0]), self.project(cut.low[0], ends[1]))
-            painter.drawImage(place, cut.image)
-        painter.end()
-        return base
+    def _look(self) -> None:
+        """Ask Qt for what differs from what is on the screen, and for no more.
+
+        The window is put together by the graphics card (or what stands in for it) from all that was drawn anew:
+        a small piece is much cheaper than the whole plane.
+        """
+        self._waiting = False
+        if not self.desk.ready or self._marked():
+            self.update()
+            return
+        before = self._point
+        changed = self._compose()
+        if changed is None or before is None:
+            self.update()
+            return
+        if not changed.isEmpty():
+            self.update(changed)
+        now = self.desk.point
+        for axis in (self.plane.up, self.plane.across):
+            if self.crosshair and now[axis] != before[axis]:
+                for point in (before, now):
+                    at = self.project(point[self.plane.up], point[self.plane.across]).toPoint()
+                    level, upright = QRect(0, at.y() - 2, self.width(), 5), QRect(at.x() - 2, 0, 5, self.height())
+                    self.update(level if axis == self.plane.up else upright)
+                    self.update(QRect(at.x() - 12, at.y() - 12, 25, 25))
+        if now[self.plane.slider] != before[self.plane.slider]:
+            self.update(QRect(0, self.height() - 26, 110, 26))
+
+    def _compose(self) -> QRect | None:
+        """Lay all layers over one another where they have changed.
+
+        Returns
+        -------
+        QRect or None
+            What was drawn anew, in pixels of the plane; None for all of it.
+        """
+        shown = self._cuts() if self.desk.ready else []
+        scale = self.devicePixelRatioF()
+        looks = [(id(y), y.opacity, str(y.blending), str(getattr(y, "interpolation2d", ""))) for y, _ in shown]
+        desk = self.desk
+        key = (looks, desk.zoom, tuple(desk.centre), self.width(), self.height(), scale, self.mirrored)
+        self._point = desk.point.copy()
+        if self._base is None or key != self._key:
+            self._base = QPixmap(round(self.width() * scale), round(self.height() * scale))
+            self._base.setDevicePixelRatio(scale)
+            self._lay(shown, None)
+            changed: QRect | None = None
+        else:
+            changed = QRect()
+            for (_, old), (_, new) in zip(self._shown, shown, strict=True):
+                if old is not new:
+                    changed = changed.united(self._difference(old, new))
+            if not changed.isEmpty():
+                self._lay(shown, changed)
+        self._key, self._shown = key, shown
+        return changed
+
+    def _difference(self, old: Cut, new: Cut) -> QRect:
+        """Return where two pictures of one layer differ on the screen."""
+        if old.pixels.shape != new.pixels.shape or not np.array_equal(old.low, new.low):
+            return self.rect()
+        differs = old.pixels != new.pixels
+        rows, columns = np.flatnonzero(differs.any(axis=1)), np.flatnonzero(differs.any(axis=0))
+        if not len(rows):
+            return QRect()
+        place = self._place(new)
+        step_x, step_y = place.width() / differs.shape[1], place.height() / differs.shape[0]
+        left, top = place.left() + columns[0] * step_x, place.top() + rows[0] * step_y
+        wide, tall = (columns[-1] - columns[0] + 1) * step_x, (rows[-1] - rows[0] + 1) * step_y
+        # A smoothed picture spreads over its neighbours.
+        margin = 2 + int(np.ceil(max(step_x, step_y)))
+        rim = QRectF(left, top, wide, tall).toAlignedRect().adjusted(-margin, -margin, margin, margin)
+        return rim.intersected(self.rect())
+
+    def _place(self, cut: Cut) -> QRectF:
+        """Return where a picture lies on the screen."""
+        ends = (cut.high[1], cut.low[1]) if self.mirrored else (cut.low[1], cut.high[1])
+        return QRectF(self.project(cut.high[0], ends[0]), self.project(cut.low[0], ends[1]))
+
+    def _lay(self, shown: list[tuple[Layer, Cut]], where: QRect | None) -> None:
+        """Draw the layers into the picture kept, all of it or a piece."""
+        painter = QPainter(self._base)
+        try:
+            if where is not None:
+                painter.setClipRect(where)
+            painter.fillRect(where or self.rect(), QColor("#000000"))
+            for layer, cut in shown:
+                painter.setOpacity(float(layer.opacity))
+                how = MIX.get(str(layer.blending), QPainter.CompositionMode.CompositionMode_SourceOver)
+                painter.setCompositionMode(how)
+                smooth = isinstance(layer, Image) and str(layer.interpolation2d) != "nearest"
+                painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform, smooth)
+                painter.drawImage(self._place(cut), cut.image)
+        finally:
+            painter.end()
 
     def _draw_marks(self, painter: QPainter) -> None:
         width, height = self.width(), self.height()
@@ -162,6 +251,9 @@ class PlaneView(QWidget):
         painter.setPen(QPen(QColor(marks.COLOURS[self.plane.name]), 2))
         painter.drawRect(1, 1, width - 2, height - 2)
         layer = self._active()
+        if self._line is not None and self._cursor is not None:
+            painter.setPen(QPen(QColor("#ffb84d"), 2))
+            painter.drawLine(self.project(self._line[self.plane.up], self._line[self.plane.across]), self._cursor)
         if self._cursor is not None and paintable(layer) and str(layer.mode) in ("paint", "erase"):
             painter.setRenderHint(QPainter.RenderHint.Antialiasing)
             marks.brush(painter, self._cursor, brush_mm(layer, self.plane) * self.desk.zoom)
@@ -191,6 +283,8 @@ class PlaneView(QWidget):
                 self._stroke.to(self.desk.world(self.world_at(at)))
             elif not shift and isinstance(layer, Points) and str(layer.mode) == "add" and layer.ndim >= 3:
                 layer.add(layer.world_to_data(self.desk.world(self.world_at(at))))
+            elif not shift and isinstance(layer, Shapes) and str(layer.mode) == "add_line" and layer.ndim >= 3:
+                self._line = self.world_at(at)
             else:
                 self.desk.go(self.world_at(at))
 
@@ -207,6 +301,8 @@ class PlaneView(QWidget):
             self._drag.to(at.x(), at.y())
         elif self._grip is not None and buttons & Qt.MouseButton.MiddleButton:
             self._shift(at)
+        elif self._line is not None:
+            self.update()
         elif self._moves_point(event):
             self.desk.go(self.world_at(at))
         self.desk.pointed.emit(self.world_at(at))
@@ -223,6 +319,12 @@ class PlaneView(QWidget):
         if self._stroke is not None and event.button() == Qt.MouseButton.LeftButton:
             stroke, self._stroke = self._stroke, None
             stroke.end()
+        if self._line is not None and event.button() == Qt.MouseButton.LeftButton:
+            start, self._line = self._line, None
+            ends = [self.desk.world(point) for point in (start, self.world_at(event.position()))]
+            layer = self._active()
+            if isinstance(layer, Shapes) and np.abs(ends[1] - ends[0]).max() > 0:
+                layer.add_lines(np.array([layer.world_to_data(end) for end in ends]))
         self._grip = self._drag = None
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
@@ -251,7 +353,7 @@ class PlaneView(QWidget):
 
     def hideEvent(self, event: Any) -> None:
         """Free the picture, and end a stroke that no release will end."""
-        self._base, self._base_key, self._kept = None, None, []
+        self._base, self._key, self._shown = None, None, []
         if self._stroke is not None:
             stroke, self._stroke = self._stroke, None
             stroke.end()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from napari.components import ViewerModel
@@ -20,6 +21,7 @@ from napari_mri.gui.window import PLANES, RADIOLOGICAL
 
 LETTERS = (("I", "S"), ("P", "A"), ("L", "R"))
 """Low and high end of the world axes: superior, anterior, right."""
+_desks: WeakKeyDictionary[ViewerModel, ref[Desk]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Desk(QObject):
     def __init__(self, viewer: ViewerModel, owner: QWidget) -> None:
         super().__init__(owner)
         self._viewer = viewer
+        _desks[viewer] = ref(self)
         self._quiet = False
         self.point: NDArray[np.float64] = np.zeros(3)
         self.centre: NDArray[np.float64] = np.zeros(3)
@@ -74,6 +77,7 @@ class Desk(QObject):
         """Whether napari's canvas shares the zoom and the middle of the picture."""
         self.links = links = Links(owner)
         links.connect(viewer.dims.events.point, self._on_scrolled)
+        links.connect(viewer.dims.events.range, self._on_range)
         links.connect(viewer.dims.events.order, self._on_rolled)
         links.connect(viewer.dims.events.ndisplay, self._on_rolled)
         links.connect(viewer.scene.camera.events.zoom, self._on_camera)
@@ -81,7 +85,10 @@ class Desk(QObject):
         links.connect(viewer.scene.camera.events.orientation, self._on_turned)
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
             links.connect(event, self._on_turned)
+        self._ranges: tuple[Any, ...] | None = None
+        self._cut: set[int] = set()
         if self.ready:
+            self._ranges = tuple(viewer.dims.range[-3:])
             self.point = np.array(viewer.dims.point[-3:], dtype=float)
             low, high = self.extent()
             self.centre = (low + high) / 2
@@ -167,9 +174,41 @@ class Desk(QObject):
             return
         dims = self._viewer.dims
         first = dims.ndim - 3
+        self._on_range()
+        cut, self._cut = self._cut, set()
+        if any(
+            abs(self.point[a] - dims.range[-3:][a].stop) > 1e-6 and dims.point[-3:][a] == dims.range[-3:][a].stop
+            for a in cut
+        ):
+            self._stay()
+            return
         for axis in dims.not_displayed:
             if axis >= first:
                 self.point[axis - first] = dims.point[axis]
+        self.moved.emit()
+
+    def _on_range(self, event: Any = None) -> None:
+        """Note which of napari's sliders lose their place now that a layer of finer steps is gone.
+
+        A slider keeps its number of steps, and jumps to its end if it has become shorter than that.
+        """
+        if not self.ready:
+            return
+        before, self._ranges = self._ranges, tuple(self._viewer.dims.range[-3:])
+        if before is None or before == self._ranges:
+            return
+        for axis, (old, new) in enumerate(zip(before, self._ranges, strict=True)):
+            if old.step and new.step and (self.point[axis] - old.start) / old.step > (new.stop - new.start) / new.step:
+                self._cut.add(axis)
+
+    def _stay(self) -> None:
+        """Go back to where the point was, or to the middle if that is no longer there."""
+        low, high = self.extent()
+        if ((low <= self.point) & (self.point <= high)).all():
+            with self._quietly():
+                self._push()
+        else:
+            self.go((low + high) / 2)
         self.moved.emit()
 
     def _on_rolled(self, event: Any = None) -> None:
@@ -237,3 +276,9 @@ class Desk(QObject):
             yield
         finally:
             self._quiet = before
+
+
+def desk_of(viewer: ViewerModel) -> Desk | None:
+    """Return the desk of a window where the planes are open, or None."""
+    known = _desks.get(viewer)
+    return known() if known is not None else None

@@ -34,7 +34,8 @@ class Glass(QWidget):
         self.setAttribute(Qt.WidgetAttribute.WA_TranslucentBackground)
         canvas.installEventFilter(self)
         self.resize(canvas.size())
-        desk.moved.connect(self.update)
+        self._drawn: tuple[float, ...] | None = None
+        desk.moved.connect(self._on_moved)
         desk.turned.connect(self.update)
         self.show()
 
@@ -43,6 +44,14 @@ class Glass(QWidget):
         if event.type() == QEvent.Type.Resize:
             self.resize(self.parentWidget().size())
         return False
+
+    def _on_moved(self) -> None:
+        """Draw anew only if the crosshair is elsewhere: scrolling leaves it where it is."""
+        plane = self.plane()
+        here = None if plane is None else (self.desk.point[plane.up], self.desk.point[plane.across])
+        if here != self._drawn:
+            self._drawn = here
+            self.update()
 
     def plane(self) -> Plane | None:
         """Return which plane napari shows, up being up, or None."""
@@ -58,6 +67,12 @@ class Glass(QWidget):
         if plane is None or not self.desk.ready:
             return
         painter = QPainter(self)
+        try:
+            self._draw(painter, plane)
+        finally:
+            painter.end()
+
+    def _draw(self, painter: QPainter, plane: Plane) -> None:
         side = -1 if self.desk.radiological else 1
         if self.crosshair:
             up, across = self._middle()
@@ -68,7 +83,6 @@ class Glass(QWidget):
             marks.crosshair(painter, QPointF(x, y), self.width(), self.height(), plane, colours)
         if self.desk.letters:
             marks.letters(painter, plane, self.desk.radiological, self.width(), self.height(), TOP)
-        painter.end()
 
     def _middle(self) -> tuple[float, float]:
         up, across = self.desk.viewer.scene.camera.center[-2:]

@@ -51,6 +51,7 @@ def watch(viewer: ViewerModel) -> None:
 
     viewer.layers.events.inserted.connect(on_inserted)
     viewer.dims.events.order.connect(on_turned)
+    viewer.dims.events.ndisplay.connect(on_turned)
     viewer.scene.camera.events.orientation.connect(on_turned)
     viewer.mouse_drag_callbacks.append(shift_drag)
     for layer in viewer.layers:
@@ -108,7 +109,7 @@ def say_plane(viewer: ViewerModel) -> None:
     text = viewer.canvas.overlays.text
     shown = tuple(axis - (viewer.dims.ndim - 3) for axis in viewer.dims.order[-2:])
     known = any(bridge.shown(layer) is not None for layer in viewer.layers)
-    if not known or viewer.dims.ndim < 3 or viewer.scene.camera.orientation2d[0] != "up":
+    if not known or viewer.dims.ndim < 3 or viewer.dims.ndisplay != 2 or viewer.scene.camera.orientation2d[0] != "up":
         text.visible = False
         return
     mirrored = viewer.scene.camera.orientation2d[1] == "left"

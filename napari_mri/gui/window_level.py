@@ -97,7 +97,9 @@ def _otsu(values: NDArray[np.float64]) -> float:
     sums = np.cumsum(count * middle)
     with np.errstate(divide="ignore", invalid="ignore"):
         apart = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    return float(edges[1:][int(np.nanargmax(apart[:-1]))]) if len(values) > 1 and top > edges[0] else float(edges[0])
+    if not np.isfinite(apart).any():  # one grey value only
+        return float(values.min())
+    return float(edges[1:][int(np.nanargmax(np.where(np.isfinite(apart), apart, -1)))])
 
 
 BUILT_IN: dict[str, tuple[float, float]] = {

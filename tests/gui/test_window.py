@@ -75,6 +75,10 @@ def test_planes(viewer, plane, axes, words):
 
 def test_a_view_that_is_none_of_the_three_claims_nothing(viewer):
     add(viewer, head(GRIDS["plain"]))
+    viewer.dims.ndisplay = 3
+    assert not viewer.canvas.overlays.text.visible
+    viewer.dims.ndisplay = 2
+    assert viewer.canvas.overlays.text.visible
     viewer.dims.order = (0, 2, 1)
     assert not viewer.canvas.overlays.text.visible
     viewer.dims.order = (0, 1, 2)
