@@ -74,11 +74,11 @@ def show(*cells: object) -> None:
     print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
 
 
-def rows_self(steps: int) -> None:
-    """Real 1 mm head, factors 2, 4, 6, clean and with noise."""
+def rows_self(steps: int, cases: Sequence[str]) -> None:
+    """Real 1 mm head; a case is a factor and the noise in parts of the peak, ``4:0.03``."""
     truth = colin((26, 44, 40), (154, 172, 136))
     show("factor", "noise", "plain cubic", "consistent", "self", "consistency %", "CPU s")
-    for factor, noise in ((2, 0.0), (4, 0.0), (6, 0.0), (4, 0.03)):
+    for factor, noise in ((int(case.split(":")[0]), float(case.split(":")[1])) for case in cases):
         scan = measured(truth, (1, 1, factor), noise)
         outcome, spent, _ = ran("self", scan, spacing=1.0, minutes=600.0, steps=steps)
         found = f"{psnr(outcome.result.data, truth.data):.2f}"
@@ -139,10 +139,11 @@ def main() -> None:
     ask.add_argument("parts", nargs="*", help="self, inr, dynamic, time")
     ask.add_argument("--steps", type=int, default=400, help="learning steps of each run")
     ask.add_argument("--preset", default="fast", help="of inr")
+    ask.add_argument("--cases", nargs="+", default=["2:0", "4:0", "6:0", "4:0.03"], help="of self")
     given = ask.parse_args()
     parts = given.parts or ["self", "inr", "dynamic", "time"]
     if "self" in parts:
-        rows_self(given.steps)
+        rows_self(given.steps, given.cases)
     if "inr" in parts:
         rows_inr(given.steps, given.preset)
     if "dynamic" in parts:

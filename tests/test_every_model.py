@@ -80,7 +80,8 @@ def ran(listed: registry.Listed, scan: Volume, **options: object) -> tasks.Outco
 def others_for(listed: registry.Listed, scan: Volume) -> list[Volume]:
     """Return the further scans a model cannot do without: finer ones of the same place."""
     count = listed.model.card.wants.least_others if listed.model else 0
-    return [head(scan.grid.respaced(np.asarray(scan.spacing) / 2)) for _ in range(count)]
+    grid = scan.grid.turned("RAS")
+    return [head(grid.respaced(np.asarray(grid.spacing) / 2)) for _ in range(count)]
 
 
 def brief(listed: registry.Listed) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Learn thick slices to thin ones on planes: pairs made from fine planes, a net trained on them, its use on a volume."""
+"""Learn coarse planes to fine ones: pairs made from fine planes, a net trained on them, its use on a volume."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def parts_of(spacing: float, wished: float, least: int = 1) -> int:
     return max(least, round(spacing / wished))
 
 
-def pairs_of(fine: Array, spacing: tuple[float, float], parts: tuple[int, int], wish: Wish, seed: int, sigma: float = 0) -> list[Pairs]:
+def pairs_of(
+    fine: Array, spacing: tuple[float, float], parts: tuple[int, int], wish: Wish, seed: int, sigma: float = 0.0
+) -> list[Pairs]:
     """Blur and sample fine planes along their rows, their columns or both, as the scanner does.
 
     Parameters
@@ -111,6 +113,7 @@ class Lesson:
         self.long = min(_LONG, *(pair.coarse.shape[1] for pair in pairs))
         self.wide = min(_WIDE, *(pair.coarse.shape[2] for pair in pairs))
         self.exam = [self.draw(16) for _ in range(4)]
+        self.unit = max(float(np.mean([float((lack**2).mean()) for _, lack in self.exam])), 1e-12)
 
     def draw(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (count, 1, S, W) coarse pieces, and what their interpolation lacks, at the finer rate."""
@@ -140,15 +143,8 @@ class Lesson:
         return planes, long - self.long + 1, wide - self.wide + 1
 
     def error(self, net: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Mean squared error, of which the interpolation alone has about 1."""
-        scale = self.per_unit(y)
-        return ((net(x) - y) ** 2).mean() / scale
-
-    def per_unit(self, y: torch.Tensor) -> float:
-        """Return the mean squared lack of fixed pieces."""
-        if not hasattr(self, "_unit"):
-            self._unit = max(float(np.mean([float((lack**2).mean()) for _, lack in self.exam])), 1e-12)
-        return self._unit
+        """Return the mean squared error; the interpolation alone has about 1."""
+        return ((net(x) - y) ** 2).mean() / self.unit
 
     def judge(self, net: torch.nn.Module) -> float:
         """Return the share of the interpolation's squared error that is left."""
@@ -159,7 +155,7 @@ def _times(at: int, count: int, parts: int) -> slice:
     return slice(at * parts, (at + count) * parts)
 
 
-def learned(pairs: list[Pairs], scale: float, plan: Plan, rt: Runtime, net: PlaneNet | None = None) -> PlaneNet:
+def learned(pairs: list[Pairs], scale: float, plan: Plan, rt: Runtime) -> PlaneNet:
     """Train a net on pairs.
 
     Parameters
@@ -169,8 +165,6 @@ def learned(pairs: list[Pairs], scale: float, plan: Plan, rt: Runtime, net: Plan
         What counts as 1.
     plan : Plan
     rt : Runtime
-    net : PlaneNet, optional
-        To go on with; a fresh one by default.
     """
     import torch
 
@@ -178,8 +172,8 @@ def learned(pairs: list[Pairs], scale: float, plan: Plan, rt: Runtime, net: Plan
 
     torch.manual_seed(rt.seed)
     lesson = Lesson(pairs, scale, rt.device, rt.seed)
-    fresh = (PlaneNet(pairs[0].parts) if net is None else net).to(rt.device)
-    best = learn(fresh, lambda n: lesson.error(n, *lesson.draw(12)), lesson.judge, plan, rt)
+    net = PlaneNet(pairs[0].parts).to(rt.device)
+    best = learn(net, lambda n: lesson.error(n, *lesson.draw(12)), lesson.judge, plan, rt)
     assert isinstance(best, PlaneNet)
     return best
 

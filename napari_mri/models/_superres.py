@@ -79,8 +79,9 @@ class Way:
         return np.asarray(data, dtype=np.float32) if self.average is None else self.average.sampled(data)
 
     def spline(self, start: Array) -> Array:
-        """Return the cubic spline through a frame on the middle grid, on the fine grid."""
-        return along_axes(start, self.refine)
+        """Return the cubic spline through a frame on the middle grid, on the fine grid; never the frame itself."""
+        result = along_axes(start, self.refine)
+        return result.copy() if np.shares_memory(result, start) else result
 
     def agreed(self, result: Array, start: Array, consistent: bool = True) -> Array:
         """Return the nearest fine voxels that the frame could have been measured from; never below 0 if it is not.

@@ -57,7 +57,7 @@ def run(scan: Volume, p: Params, rt: Runtime, others: tuple[Volume, ...] = ()) -
     ----------
     scan : Volume
     p : Params
-        A spacing of 0 takes that of the static scan.
+        A spacing of 0 takes that of the static scan, along each axis its own.
     rt : Runtime
     others : tuple of one Volume, (I, J, K)
         The static scan, finer than the series. It need not be in register.
@@ -71,10 +71,10 @@ def run(scan: Volume, p: Params, rt: Runtime, others: tuple[Volume, ...] = ()) -
     """
     rt.report(0.0, "making coarse planes of the static scan")
     prior = others[0]
-    step = p.spacing or min(prior.spacing)
-    way = way_to(scan.grid, np.minimum(scan.spacing, step) if p.spacing == 0 else np.full(3, step), p)
+    steps = np.full(3, p.spacing) if p.spacing else np.minimum(scan.spacing, prior.spacing)
+    way = way_to(scan.grid, steps, p)
     tell_limits(scan, way, p, rt)
-    parts = [parts_of(own, step) for own in scan.spacing]
+    parts = [parts_of(own, step) for own, step in zip(scan.spacing, steps, strict=True)]
     if max(parts) == 1:
         rt.warn("The series is as fine as the static scan, so nothing was learned: this is the cubic spline.")
         return refined(scan, way, lambda start, number: way.agreed(way.spline(start), start), rt)

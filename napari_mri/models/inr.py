@@ -77,7 +77,9 @@ PRESETS = {
 class Params(Wish):
     """Options of the continuous function."""
 
-    preset: str = knob("fast", "Fast fits a smaller function for up to 3 minutes, best a larger one for longer.", choices=("fast", "best"))
+    preset: str = knob(
+        "fast", "Fast fits a smaller function for up to 3 minutes; best a larger one, longer.", choices=("fast", "best")
+    )
     register: str = knob(
         "check",
         "Further scans: 'check' measures whether they are in register and says so, 'rigid' moves them there "

@@ -12,8 +12,10 @@ Zhao et al., SMORE, IEEE Trans Med Imaging 2021;40:805. Remedios et al., arXiv:2
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_mri.core.errors import MriError
 from napari_mri.core.grid import Grid
@@ -34,6 +36,9 @@ from napari_mri.models._superres import (
     way_of,
     way_to,
 )
+
+if TYPE_CHECKING:
+    from napari_mri.nets.planes import PlaneNet
 
 CARD = Card(
     name="self",
@@ -85,14 +90,14 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     axis = slice_axis(scan.grid)
     work = None if axis is None else working_way(scan.grid, axis, p)
     if axis is None or work is None or work.factors[axis] < LEAST_FACTOR:
-        rt.warn("The slices are no thicker than the voxels within them, so nothing was learned: this is the cubic spline.")
+        rt.warn("Slices hardly thicker than the voxels in them teach nothing: this is the cubic spline.")
         return refined(scan, way, lambda start, number: way.agreed(way.spline(start), start), rt)
     middle = scan.frame(scan.n_frames // 2)
     rows = _rows(work, middle.data, axis)
     scale = max(float(np.percentile(np.abs(rows), 99.5)), 1e-6)
     pairs = _pairs(rows, axis, work, p, _noise(middle), rt.seed)
     if not pairs:
-        rt.warn("The slices are too thick, or the scan too small, to learn from its own planes: this is the cubic spline.")
+        rt.warn("Too thick slices or too small a scan to learn from its own planes: this is the cubic spline.")
         return refined(scan, way, lambda start, number: way.agreed(way.spline(start), start), rt)
     net = learned(pairs, scale, Plan(minutes=p.minutes, steps=p.steps, every=25, patience=12), rt)
     onward = splines(work.fine, way.fine)
@@ -106,13 +111,13 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     return refined(scan, way, make, rt)
 
 
-def _rows(work: Way, data: np.ndarray, axis: int) -> Array:
+def _rows(work: Way, data: NDArray[Any], axis: int) -> Array:
     """Return a frame at the working grid's spacing within its slices, and its own across them."""
     within = tuple(None if n == axis else matrix for n, matrix in enumerate(work.refine))
     return along_axes(work.start(data), within)
 
 
-def _refined(net, data, axis: int, work: Way, scale: float, tell: Progress) -> Array:  # type: ignore[no-untyped-def]
+def _refined(net: PlaneNet, data: NDArray[Any], axis: int, work: Way, scale: float, tell: Progress) -> Array:
     start = work.start(data)
     base = work.agreed(work.spline(start), start)
     base += lacking(net, _rows(work, data, axis), axis, scale, tell)
