@@ -17,6 +17,8 @@ from napari_mri.io.dicom_header import File, Frame
 from napari_mri.io.dicom_series import Stack
 
 _WORKERS = min(4, os.cpu_count() or 1)
+_LITTLE = 32_000_000
+"""Bytes of plain pixels that one thread reads as quickly as several."""
 _DECODING = (RuntimeError, ValueError, NotImplementedError, AttributeError, TypeError, KeyError, IndexError, EOFError)
 Slot = tuple[Frame, int, int]
 
@@ -77,11 +79,15 @@ def read_stack(stack: Stack) -> NDArray[Any]:
         for key in keys[share::n_shares]:
             _fill(files[key], jobs[key], out)
 
-    # A task for each file would cost as much as reading it.
-    n_shares = min(4 * _WORKERS, len(keys))
-    with ThreadPoolExecutor(min(_WORKERS, n_shares)) as pool:
-        for _ in pool.map(fill, range(n_shares)):
-            pass
+    # A task for each file would cost as much as reading it, and threads as much as reading a little.
+    small = out.nbytes <= _LITTLE and all(file.elements.syntax in PLAIN for file in files.values())
+    n_shares = 1 if small else min(4 * _WORKERS, len(keys))
+    if n_shares == 1:
+        fill(0)
+    else:
+        with ThreadPoolExecutor(min(_WORKERS, n_shares)) as pool:
+            for _ in pool.map(fill, range(n_shares)):
+                pass
     values = _scaled(stack, out)
     turned = values.transpose(3, 2, 1, 0)
     return turned[..., 0] if shape[0] == 1 else turned
