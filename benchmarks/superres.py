@@ -1,8 +1,7 @@
 """Super-resolution against the truth: measure thick slices of a fine head, refine them again, compare.
 
 ``python -m benchmarks.superres --out docs/superres.json`` judges every method on the same blocks in one run:
-PSNR and SSIM inside the head, and the data consistency. Peers' networks are run where ``--weights FOLDER`` holds
-them. ``--downstream`` strips 5 mm heads with and without super-resolution; ``--time`` times a clinical scan.
+PSNR and SSIM inside the head, and the data consistency. VDSR is run where ``--weights FOLDER`` holds it. ``--downstream`` strips 5 mm heads with and without super-resolution; ``--time`` times a clinical scan.
 """
 
 from __future__ import annotations
@@ -92,20 +91,16 @@ def of_model(name: str, **options: Any) -> Method:
 
 
 def methods(names: list[str], weights: Path | None, factor: int) -> dict[str, Method]:
-    """Return what is judged; peers only at factors they were made for."""
+    """Return what is judged; VDSR only at factors it was made for."""
     found: dict[str, Method] = {"plain cubic": lambda scan, spline: spline}
     found |= {name: of_model(name) for name in names}
     if weights is None:
         return found
-    from benchmarks import superres_peers as peers
+    from benchmarks.superres_peers import vdsr
 
-    file = weights / "superres_brain3d" / "srrecnn3d_10l_x2.safetensors"
-    if file.is_file() and factor == 2:
-        net = peers.srrecnn3d(file)
-        found["SRReCNN3D"] = lambda scan, spline: net(spline)
     file = weights / "superres_vdsr2d" / "vdsr.safetensors"
     if file.is_file() and factor in (2, 4):
-        planes = peers.vdsr(file)
+        planes = vdsr(file)
         found["VDSR"] = lambda scan, spline: planes(spline)
     return found
 
@@ -223,7 +218,7 @@ def main() -> None:
     ask.add_argument("--cases", nargs="+", default=["real", "synthetic", "phantom"])
     ask.add_argument("--factors", nargs="+", type=int, default=[2, 4, 6])
     ask.add_argument("--noise", nargs="+", type=float, default=[0.0, 0.03], help="in parts of the peak")
-    ask.add_argument("--weights", type=Path, default=None, help="folder of the peers' weights")
+    ask.add_argument("--weights", type=Path, default=None, help="folder that holds superres_vdsr2d")
     ask.add_argument("--downstream", type=int, default=0, metavar="COUNT", help="synthetic 5 mm heads to strip")
     ask.add_argument("--time", action="store_true")
     ask.add_argument("--out", type=Path, default=None)

@@ -1,4 +1,4 @@
-"""Other people's super-resolution networks, loaded from their weights files and run as their authors describe."""
+"""Another project's super-resolution network, loaded from its weights file and run as its authors describe."""
 
 from __future__ import annotations
 
@@ -12,26 +12,6 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 Array = NDArray[np.float32]
-
-
-def srrecnn3d(file: Path) -> Callable[[Array], Array]:
-    """Return SRReCNN3D (Pham et al., Comput Med Imaging Graph 2019): on a volume that a spline brought to the fine grid.
-
-    It is made for isotropic x2 and Gaussian blur; ten 3 x 3 x 3 convolutions, their sum added to the input.
-    """
-    state = load_file(file)
-    names = sorted((n[:-7] for n in state if n.endswith(".weight")), key=lambda n: int(n.removeprefix("conv")))
-
-    def apply(spline: Array) -> Array:
-        top = float(spline.max())
-        x = y = torch.from_numpy(spline / top)[None, None]
-        with torch.inference_mode():
-            for name in names:
-                y = F.conv3d(y, state[f"{name}.weight"], state[f"{name}.bias"], padding=1)
-                y = F.relu(y) if name != names[-1] else y
-            return np.asarray((x + y)[0, 0].numpy() * top, dtype=np.float32)
-
-    return apply
 
 
 def vdsr(file: Path) -> Callable[[Array], Array]:
