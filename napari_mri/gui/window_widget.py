@@ -57,6 +57,7 @@ class WindowWidget(QWidget):
         for widget in (self.shows, hint, self.message):
             whole.addWidget(widget)
         whole.addStretch(1)
+        whole.setSizeConstraint(QVBoxLayout.SizeConstraint.SetMinimumSize)
         self.scan.changed.connect(self._on_scan)
         self.contrast.currentTextChanged.connect(self._refill)
         self.preset.activated.connect(lambda _: self.apply())
