@@ -165,7 +165,8 @@ class CorrectBox(QWidget):
         shown = np.where(changed, np.where(new != 0, 1, 2), 0).astype(np.uint8)
         colors = {None: (0.0, 0.0, 0.0, 0.0), 0: (0.0, 0.0, 0.0, 0.0), 1: (0.2, 1.0, 0.3, 1.0), 2: (1.0, 0.2, 0.2, 1.0)}
         preview = LabelsLayer(
-            shown, name="preview", scale=layer.scale, translate=layer.translate, opacity=0.8,
+            shown, name="preview", scale=layer.scale, translate=layer.translate, units=layer.units,
+            axis_labels=layer.axis_labels, opacity=0.8,
             colormap=DirectLabelColormap(color_dict=colors), visible=False,
         )  # fmt: skip
         preview.editable = False

@@ -216,6 +216,8 @@ class LabelsWidget(QWidget):
 
     def _count_exact(self) -> None:
         """Count the voxels that a tilted layer would be saved as; too slow to be done at each stroke."""
+        if self.layer is None:  # closed while the timer ran
+            return
         try:
             self._exact_counts = counts(self.current().data)
         except MriError:

@@ -67,6 +67,7 @@ def test_the_whole_desk(desk, window, qtbot, tmp_path):
     qtbot.waitUntil(lambda: not desk._job.running, timeout=20_000)
     np.testing.assert_array_equal(layer.data, previewed)
     assert np.count_nonzero(window.layers["preview"].data == 1) == 8
+    assert window.layers["preview"].units == layer.units
     assert "would change 8 voxels" in desk.message.text()
     assert desk.layer is layer
     job = desk._job
