@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from napari_mri.core.errors import (
@@ -436,6 +437,23 @@ def test_a_dicomdir_stands_for_its_folder(tmp_path):
     write_series(tmp_path / "IMAGES", data, grid())
     header("1.2.840.10008.1.3.10").save_as(tmp_path / "DICOMDIR", enforce_file_format=True)
     at_same_place(load(tmp_path / "DICOMDIR"), data, grid())
+
+
+def test_paths_in_a_dicomdir_are_not_followed(tmp_path):
+    """It stands for its folder: what it points to elsewhere stays closed."""
+    inside, outside = ramp(SHAPE), ramp(SHAPE, seed=8)
+    write_series(tmp_path / "disc" / "IMAGES", inside, grid())
+    secret = write_series(tmp_path / "elsewhere", outside, grid())
+    ds = header("1.2.840.10008.1.3.10")
+    record = Dataset()
+    record.DirectoryRecordType, record.ReferencedFileID = "IMAGE", ["..", "elsewhere", secret[0].name]
+    absolute = Dataset()
+    absolute.DirectoryRecordType, absolute.ReferencedFileID = "IMAGE", str(secret[1])
+    ds.DirectoryRecordSequence = [record, absolute]
+    ds.save_as(tmp_path / "disc" / "DICOMDIR", enforce_file_format=True)
+    found = load_all(tmp_path / "disc" / "DICOMDIR")
+    assert len(found) == 1
+    at_same_place(found[0], inside, grid())
 
 
 def test_names_in_other_alphabets(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from napari_mri.core.errors import BrokenFile, OutOfMemory
 from napari_mri.core.grid import turn_array
 from napari_mri.io import lazy, nifti
-from napari_mri.io.files import load
+from napari_mri.io.files import load, save
 from napari_mri.io.lazy import LazyArray, is_lazy, pyramid, sample_of
 
 DATA = np.arange(5 * 7 * 6 * 4, dtype=np.int16).reshape(5, 7, 6, 4)
@@ -148,3 +148,16 @@ def test_a_lazy_file_that_is_cut_off_is_refused(tmp_path, monkeypatch):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(BrokenFile):
         load(path)
+
+
+def test_a_lazy_volume_is_a_volume_like_any_other(tmp_path, monkeypatch):
+    path = nii(tmp_path, ">i2")
+    whole = load(path)
+    monkeypatch.setattr(nifti, "BIG_BYTES", 1000)
+    piecewise = load(path)
+    assert piecewise.fingerprint() == whole.fingerprint()
+    assert piecewise.frame(2).fingerprint() == whole.frame(2).fingerprint()
+    for ending in (".nii.gz", ".nrrd", ".mha", ".mgz"):
+        save(piecewise, tmp_path / f"b{ending}")
+        np.testing.assert_array_equal(load(tmp_path / f"b{ending}").data, whole.data)
+    assert piecewise.with_labels(piecewise.data > 30).data.sum() == (whole.data > 30).sum()
