@@ -10,6 +10,7 @@ from napari.layers import Labels as LabelsLayer
 from napari.layers import Layer
 from numpy.typing import ArrayLike, NDArray
 
+from napari_mri.gui.edit_history import edits_of
 from napari_mri.gui.planes_desk import Plane
 
 MODES = ("paint", "erase", "fill", "pick")
@@ -142,7 +143,9 @@ class Stroke:
         rows, columns = np.nonzero(mask)
         found: list[Any] = [np.full(len(rows), int(n)) for n in index]
         found[axes[0]], found[axes[1]] = rows + low[0], columns + low[1]
-        layer.data_setitem(tuple(found), label)
+        edits = edits_of(layer)
+        put = layer.data_setitem if edits is None else edits.set_points  # which leaves locked labels as they are
+        put(tuple(found), label)
 
     # ----------------------------------------------------------------------------------- fill
 

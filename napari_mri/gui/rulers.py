@@ -83,7 +83,6 @@ class Rulers(QWidget):
         self.angle_button.clicked.connect(self.angle)
         self.remove_button.clicked.connect(self.remove)
         self.found.currentRowChanged.connect(self._on_picked)
-        self._here: list[Any] = []
 
     def layer(self) -> Shapes:
         """Return the layer of lines; it is made when the first is drawn."""

@@ -183,6 +183,25 @@ def test_painting_in_a_plane_is_one_step_and_seen_at_once(window, planes, qtbot,
     spin()
 
 
+@pytest.mark.parametrize("mode", ["paint", "fill"])
+def test_locked_labels_stay_in_every_plane(window, planes, qtbot, mode):
+    from napari_mri.gui.edit_history import edits_of
+
+    layer = open_labels(window, open_scan(window))
+    layer.data[:] = 3
+    spin()
+    edits = edits_of(layer)
+    assert edits is not None
+    edits.rules.locked = {3}
+    layer.mode, layer.brush_size, layer.selected_label = mode, 7, 2
+    for view in planes.views.values():
+        press(qtbot, view, view.rect().center())
+    assert (layer.data == 3).all()
+    edits.rules.locked = set()
+    press(qtbot, planes.views["coronal"], planes.views["coronal"].rect().center())
+    assert (layer.data == 2).any()
+
+
 def test_shift_press_moves_the_point_even_with_a_brush(window, planes, qtbot):
     layer = open_labels(window, open_scan(window))
     layer.mode = "paint"
