@@ -120,7 +120,7 @@ def rows_time(steps: int = 20) -> None:
     data = np.pad(measured(truth, (1, 1, 4)).data, ((38, 38), (20, 20), (0, 0)))
     scan = Volume(data, Grid.plain(data.shape, (1, 1, 4)))
     show("model", "voxels", "CPU s a step", "CPU s for the rest")
-    for model in ("self", "inr"):
+    for model in ("inr", "self"):
         learning: list[float] = []
 
         def heard(fraction: float, text: str, at: list[float] = learning) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from weakref import ref
@@ -127,7 +128,8 @@ class Split:
             self.close()
 
     def _redraw(self) -> None:
-        self._canvas._scene_canvas.update()
+        with suppress(RuntimeError):  # Qt's half of the canvas may have gone with its window
+            self._canvas._scene_canvas.update()
 
 
 def _calls(me: ref[Split], name: str) -> Callable[[Any], None]:

@@ -183,6 +183,15 @@ def test_scan_left_result_right(run, window, qtbot):
     assert run.split.split is None
 
 
+def test_the_window_closes_with_the_split_on(run, window, qtbot):
+    choose(run, "superres", "finer")
+    with qtbot.waitSignal(run.finished, timeout=20_000):
+        run.run()
+    run.split.switch.setChecked(True)
+    assert run.split.split is not None
+    window.close()  # nothing may be raised, and the fixture looks for widgets that are left
+
+
 def test_further_scans_are_ticked(run, window, qtbot):
     for name in ("T2", "PD", "FLAIR"):
         window.add_layer(bridge.to_layer(titled(head(GRIDS["anisotropic"]), name), bridge.frame_of(window.layers)))
