@@ -358,3 +358,36 @@ def test_four_dimensions(window, planes):
     assert view.grab().toImage() != lit
     window.dims.set_point(0, 2)
     assert view.grab().toImage() == lit
+
+
+def test_a_ruler_is_drawn_in_a_plane(window, planes, qtbot):
+    from napari_mri.gui.rulers import Rulers
+
+    open_scan(window, "oblique")
+    rulers = Rulers(window)
+    window.window.add_dock_widget(rulers, name="Ruler and angle")
+    rulers.ruler()
+    spin()
+    view, here = planes.views["sagittal"], planes.desk.point
+    start, end = spot(view, here[0] - 10, here[1] - 15), spot(view, here[0] + 20, here[1] + 25)
+    press(qtbot, view, start, end=end)
+    assert float(rulers.found.item(0).text().split()[0]) == pytest.approx(50, abs=3 / planes.desk.zoom)
+    spin()
+
+
+def test_two_scans_split_and_whole_again(window):
+    from napari_mri.gui.compare import OFF, SPLIT, Compare
+
+    first, second = open_scan(window), open_scan(window)
+    compare = Compare(window)
+    window.window.add_dock_widget(compare, name="Compare two scans")
+    compare.first.choose(first)
+    compare.second.choose(second)
+    compare.how.setCurrentText(SPLIT)
+    spin()
+    assert compare._split is not None
+    compare.amount.setValue(20)
+    assert compare._split.at == pytest.approx(0.2)
+    compare.how.setCurrentText(OFF)
+    assert compare._split is None
+    spin()
