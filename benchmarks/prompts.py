@@ -206,21 +206,20 @@ def timing(model: str, rounds: int) -> dict[str, Any]:
     """Return seconds from click to mask, first and later clicks, on a head in a 256-cube at 1 mm."""
     import torch
 
-    things = next(synthetic(1.0, 1, 7))
-    scan = things[0].scan
-    size = np.minimum(256, scan.grid.shape)
-    data = np.zeros((256, 256, 256), np.float32)
-    data[: size[0], : size[1], : size[2]] = scan.data[: size[0], : size[1], : size[2]]
-    scan = Volume(data, Grid.plain((256, 256, 256)))
-    brain = [t for t in things if t.brain]
+    from napari_mri.phantom import head
+
+    affine = np.eye(4)
+    affine[:3, 3] = -128
+    scan, labels = head(Grid((256, 256, 256), affine))
+    spots = [tuple(scan.grid.to_patient(deepest(labels.data == value)[0])) for value in np.unique(labels.data)[1:7]]
     first, later, first_cpu, later_cpu = [], [], [], []
     began = time.perf_counter()
     with mri.open_session(scan, model=model) as session:
         opened = time.perf_counter() - began
-        session.answer(mri.Prompts((mri.Point((100.0, 100.0, 100.0)),)))  # the first ever call warms up
+        session.answer(mri.Prompts((mri.Point(spots[0]),)))  # the first ever call warms up
         for n in range(rounds):
-            thing = brain[n % len(brain)]
-            spot = tuple(float(v) for v in deepest(thing.truth)[0])
+            rng = np.random.default_rng(n)
+            spot = tuple(float(v) for v in np.add(spots[n % len(spots)], rng.uniform(-2, 2, 3)))
             prompts = mri.Prompts((mri.Point(spot),))
             for k in range(4):
                 began, cpu = time.perf_counter(), time.process_time()

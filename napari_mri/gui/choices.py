@@ -52,14 +52,16 @@ class LayerChoice(QComboBox):
         Such as `napari.layers.Image`.
     nothing : str
         What stands there while no such layer is open.
+    but : str
+        Layers with this key in their metadata are not offered.
     """
 
     changed = Signal()
     """Another layer is chosen now, by the user or because layers came or went."""
 
-    def __init__(self, viewer: ViewerModel, kind: type[Layer], nothing: str) -> None:
+    def __init__(self, viewer: ViewerModel, kind: type[Layer], nothing: str, but: str = "") -> None:
         super().__init__()
-        self._viewer, self._kind, self._nothing = viewer, kind, nothing
+        self._viewer, self._kind, self._nothing, self._but = viewer, kind, nothing, but
         self._layers: list[Layer] = []
         self.follow = True
         """Whether a new layer is chosen as soon as it comes."""
@@ -99,7 +101,11 @@ class LayerChoice(QComboBox):
 
     def _refill(self, event: Any = None) -> None:
         before = self.layer
-        self._layers = [layer for layer in reversed(self._viewer.layers) if isinstance(layer, self._kind)]
+        self._layers = [
+            layer
+            for layer in reversed(self._viewer.layers)
+            if isinstance(layer, self._kind) and self._but not in layer.metadata
+        ]
         self.blockSignals(True)
         self.clear()
         for layer in self._layers:

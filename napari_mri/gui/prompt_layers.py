@@ -172,7 +172,7 @@ class PromptLayers:
         """Return the layer of clicks."""
         if self.points is None or self.points not in self._viewer.layers:
             self.points = Points(
-                ndim=3, name=CLICKS, size=5, out_of_slice_display=True, units=("mm",) * 3,
+                ndim=3, name=CLICKS, size=5, projection_mode="rescale_linear", units=("mm",) * 3,
                 features={"side": np.array([], dtype=object)}, face_color="white", border_color="black",
             )  # fmt: skip
             self._viewer.add_layer(self.points)
@@ -201,10 +201,12 @@ class PromptLayers:
         self._mode, self._side = mode, side
         if mode == "point":
             layer: Any = self.clicks()
+            layer.selected_data = set()  # the colour of the next mark would become that of the selected ones, too
             layer.feature_defaults = {"side": side}
             layer.current_face_color = COLOURS[side]
         else:
             layer = self.lines()
+            layer.selected_data = set()
             layer.feature_defaults = {"side": side}
             layer.current_edge_color = COLOURS[side]
         self._viewer.layers.selection = {layer}
@@ -250,6 +252,7 @@ class PromptLayers:
             points = (now.sides, len(now.points)) != (drawn.sides, len(drawn.points))
             if points or not np.array_equal(now.points, drawn.points):
                 layer = self.clicks()
+                layer.selected_data = set()  # napari keeps numbers of points that are gone
                 layer.data = np.asarray(drawn.points).reshape(-1, 3)
                 layer.features = {"side": np.array(drawn.sides, dtype=object)}
                 layer.feature_defaults = {"side": self._side}  # new features make napari forget it

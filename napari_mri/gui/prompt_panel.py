@@ -34,6 +34,9 @@ from napari_mri.gui.prompt_accept import OTHERS, Rule
 from napari_mri.gui.prompt_layers import BACKGROUND, EXTREME, OBJECT
 from napari_mri.gui.prompt_range import SliceRange
 
+PREVIEW = "napari_mri_preview"
+"""In the metadata of the layer that shows the answer: it is no layer to write into."""
+
 
 @dataclass(frozen=True)
 class Mode:
@@ -84,7 +87,7 @@ class PromptPanel(QWidget):
     def __init__(self, viewer: ViewerModel, frame: Callable[[], Frame]) -> None:
         super().__init__()
         self.scan = LayerChoice(viewer, Image, "open a scan first")
-        self.target = LayerChoice(viewer, LabelsLayer, "a new layer")
+        self.target = LayerChoice(viewer, LabelsLayer, "a new layer", but=PREVIEW)
         self.model, self.device, self.rule = QComboBox(), DeviceChoice(), QComboBox()
         self.number, self.inside = QSpinBox(), QSpinBox()
         self.range = SliceRange(viewer, lambda: self.scan.layer, frame)

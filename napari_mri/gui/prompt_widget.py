@@ -11,6 +11,7 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Labels as LabelsLayer
 from napari.layers import Layer
+from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QTimer, Signal
 
 from napari_mri.core.errors import GridMismatch, MriError
@@ -22,8 +23,8 @@ from napari_mri.gui.choices import Links
 from napari_mri.gui.placing import STRAIGHT, Frame
 from napari_mri.gui.prompt_accept import next_free, write
 from napari_mri.gui.prompt_asking import Answer, Asker, Question
-from napari_mri.gui.prompt_layers import EMPTY, PromptLayers, Snapshot
-from napari_mri.gui.prompt_panel import KEYS, MODES, PromptPanel
+from napari_mri.gui.prompt_layers import COLOURS, EMPTY, OBJECT, PromptLayers, Snapshot
+from napari_mri.gui.prompt_panel import KEYS, MODES, PREVIEW, PromptPanel
 from napari_mri.gui.window import watch
 
 SETTLE_MS = 60
@@ -108,6 +109,11 @@ class PromptWidget(PromptPanel):
         self.buttons[mode.title].setChecked(True)
         self.drawn.draw(mode.draws, mode.side)
         self._tell()
+
+    def _draw_on(self) -> None:
+        """Select the layer of marks again: a new layer has taken its place, and the next click is meant for the marks."""
+        if self.modes.checkedId() >= 0:
+            self.draw(self.modes.checkedId())
 
     @property
     def frame(self) -> Frame:
@@ -203,6 +209,7 @@ class PromptWidget(PromptPanel):
         self.drawn.restore(drawn)
         # As drawn, not as asked: what napari holds now is what the next change is told from.
         self._push(self.drawn.snapshot(), rest)
+        self._draw_on()
         self.message.show_warnings(told)
 
     # ---------------------------------------------------------------------------------- asking
@@ -261,19 +268,21 @@ class PromptWidget(PromptPanel):
                 self._preview.visible = False
             self._refresh()
             return
-        made = bridge.to_tuple(answer, bridge.frame_of(self._viewer.layers), name="preview", opacity=0.6)
+        made = bridge.to_tuple(answer, bridge.frame_of(self._viewer.layers), name="preview", opacity=0.8)
         if self._preview is not None and self._preview in self._viewer.layers:
             if self._preview.data.shape == made[0].shape:
                 self._preview.data = made[0]
                 self._preview.visible = True
                 return
             self._viewer.layers.remove(self._preview)
-        active, into = self._viewer.layers.selection.active, self.target.layer
-        self._preview = LabelsLayer(made[0], **{k: v for k, v in made[1].items() if k != "features"})
+        active, facts = self._viewer.layers.selection.active, made[1]
+        facts["metadata"][PREVIEW] = True
+        self._preview = LabelsLayer(made[0], **{k: v for k, v in facts.items() if k != "features"})
+        # The colour of clicks on the object: napari's own first label is a brown that is lost on a grey head.
+        self._preview.colormap = DirectLabelColormap(color_dict={None: "transparent", 1: COLOURS[OBJECT]})
         self._preview.contour = 1
         self._preview.editable = False
         self._viewer.layers.insert(self._viewer.layers.index(self.scan.layer) + 1, self._preview)
-        self.target.choose(into)  # the newest layer would be chosen by itself, and the preview is no target
         if active is not None:
             self._viewer.layers.selection = {active}
 
@@ -281,7 +290,7 @@ class PromptWidget(PromptPanel):
 
     def _need_target(self) -> LabelsLayer:
         layer = self.target.layer
-        if layer is None or layer is self._preview:
+        if layer is None:
             raise GridMismatch("No labels layer is chosen.", hint="Choose one under 'Into'.")
         return layer
 
@@ -308,7 +317,7 @@ class PromptWidget(PromptPanel):
             return  # it could not be accepted, and the message says why
         self._begin_anew()
         layer = self.target.layer
-        if layer is not None and layer is not self._preview:
+        if layer is not None:
             self.number.setValue(next_free(layer.data, self.number.value()))
 
     def _begin_anew(self) -> None:
@@ -316,12 +325,13 @@ class PromptWidget(PromptPanel):
         self._kept, self._past, self._future = (), [NOTHING], []
         self.drawn.restore(EMPTY)
         self._show(None)
+        self._draw_on()
 
     def _written(self, answer: Labels) -> LabelsLayer:
         """Write the answer into the target, made if there is none, and note how it came about."""
         assert self.scan.layer is not None
         layer = self.target.layer
-        if layer is None or layer is self._preview:
+        if layer is None:
             empty = self._volume().with_labels(np.zeros(answer.grid.shape, np.uint16))
             frame = bridge.frame_of(self._viewer.layers)
             layer = bridge.to_layer(empty, frame, name=f"{self.scan.layer.name} · labels")
@@ -337,7 +347,7 @@ class PromptWidget(PromptPanel):
     def _refresh(self) -> None:
         if not hasattr(self, "asker"):
             return
-        busy, there = self.asker.busy, self.target.layer is not None and self.target.layer is not self._preview
+        busy, there = self.asker.busy, self.target.layer is not None
         self.buttons["undo"].setEnabled(len(self._past) > 1)
         self.buttons["redo"].setEnabled(bool(self._future))
         self.buttons["stop"].setEnabled(busy)

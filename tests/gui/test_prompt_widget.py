@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("napari", reason="napari is not installed (extra 'gui')")
 
-from napari_mri.core.prompts import Box, Extremes, Lasso, Point, Scribble
+from napari_mri.core.prompts import Box, Extremes, Lasso, Point, Scribble, Slab
 from napari_mri.core.volume import Origin, Volume
 from napari_mri.gui import layers as bridge
 from napari_mri.gui.placing import Frame
@@ -77,7 +77,9 @@ def test_click_preview_accept_undo(clicking, window, qtbot):
     assert dice(labels.data == 3, truth) > 0.95
     assert any(step.facts.get("prompts") for step in labels.history)
     assert not clicking._preview.visible
+    assert [clicking.target.itemText(n) for n in range(clicking.target.count())] == [target.name]  # not the preview
     assert len(clicking.prompts) == 0
+    assert window.layers.selection.active is clicking.drawn.points  # the next click is one more mark
     target.undo()
     assert not target.data.any()
 
@@ -250,11 +252,11 @@ def test_a_drag_of_a_mark_is_one_step_of_undo_and_one_question(clicking, window,
     layer.selected_data = {0}
     mouse.press(layer)
     for n in range(1, 9):
-        mouse.move(start + (0, 2.0 * n, n), (10 * n, 5 * n))
+        mouse.move(np.add(start, (0, 2.0 * n, n)), (10 * n, 5 * n))
     assert len(clicking._past) == before
     mouse.release()
     assert len(clicking._past) == before + 1
-    np.testing.assert_allclose(layer.data[0], start + (0, 16, 8), atol=1e-3)
+    np.testing.assert_allclose(layer.data[0], np.add(start, (0, 16, 8)), atol=1e-3)
     clicking.undo()
     np.testing.assert_allclose(clicking.drawn.points.data[0], start, atol=1e-6)
     idle(clicking, qtbot)
@@ -287,7 +289,7 @@ def test_a_click_in_the_3d_view_lands_on_what_is_seen_or_is_refused(clicking, wi
         spots = spots[((spots >= 0) & (spots < scan.data.shape)).all(axis=1)]
         assert not (scan.data[tuple(spots.T)] > low + 0.3 * (high - low)).any()
     count = len(clicking.prompts)
-    mouse = Mouse(window, target + (0, 900, 0))
+    mouse = Mouse(window, np.add(target, (0, 900, 0)))
     mouse.event.view_direction = np.array([1.0, 0, 0])
     mouse.press(layer)
     mouse.release()
@@ -357,7 +359,7 @@ def test_marks_come_back_from_a_saved_mask(clicking, window, qtbot, tmp_path):
     lines = clicking.drawn.lines()
     lines.feature_defaults = {"side": "object"}
     spot = clicking.frame.to_world(BRAIN)
-    clicking.range.show_slab(__import__("napari_mri").Slab((0, 0, 1), -10, 30))
+    clicking.range.show_slab(Slab((0, 0, 1), -10, 30))
     ask(clicking, qtbot, lambda: lines.add_paths(spot + np.array([[0, 0, 0], [0, 4, 0], [0, 4, 5.0]])))
     asked = clicking.prompts
     clicking.number.setValue(7)
@@ -413,6 +415,32 @@ def test_a_hundred_scribbles_of_undo_weigh_little(clicking, qtbot):
     marks = sum(shape.nbytes for shape in line) + points.nbytes
     lists = sum(sys.getsizeof(t) for s, _ in clicking._past for t in (s.sides, s.shapes, s.kinds, s.shape_sides))
     assert sum(held.values()) + lists - marks <= 1_000_000
+
+
+def test_five_hundred_marks_are_undone_and_redone(clicking, qtbot):
+    clicking.draw(0)
+    layer = clicking.drawn.points
+    rng = np.random.default_rng(3)
+    seen = []
+    for n in range(500):
+        if n == 250:
+            clicking.draw(1)
+        layer.add(rng.uniform(-30, 30, 3))
+        seen.append(clicking.prompts)
+    clicking._settle.stop()
+    size = sum(s.points.nbytes for s, _ in clicking._past)
+    for n in reversed(range(500)):
+        clicking.undo()
+        if n % 50 == 1:
+            assert clicking.prompts == seen[n - 1]
+    assert len(clicking.prompts) == 0
+    for _ in range(500):
+        clicking.redo()
+    assert clicking.prompts == seen[-1]
+    assert [m.positive for m in clicking.prompts] == [True] * 250 + [False] * 250
+    assert len(layer.data) == 500
+    clicking._settle.stop()
+    assert size < 5_000_000
 
 
 def test_the_device_is_chosen_and_asked(clicking, qtbot):
