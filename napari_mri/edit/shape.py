@@ -42,10 +42,11 @@ def smooth(job: Job, params: Smooth) -> NDArray[Any]:
     """
     if params.mm <= 0:
         return job.data.copy()
-    softs = [_soften(job, value, box, params.mm) for value, box in job.targets(params.label, job.room(4 * params.mm))]
     movable = np.ones(job.data.shape, dtype=bool) if job.free is None else job.free.copy()
     if params.label:
         movable &= (job.data == 0) | (job.data == params.label)
+    boxes = job.targets(params.label, job.room(4 * params.mm))
+    softs = [_soften(job, value, box, params.mm, movable[box]) for value, box in boxes]
     for soft in softs:
         soft.target = int(np.count_nonzero((job.data[soft.box] == soft.value) & movable[soft.box]))
     softs = [soft for soft in softs if soft.target]
@@ -57,13 +58,16 @@ def smooth(job: Job, params: Smooth) -> NDArray[Any]:
     return new
 
 
-def _soften(job: Job, value: int, box: Region, mm: float) -> _Soft:
+def _soften(job: Job, value: int, box: Region, mm: float, movable: NDArray[np.bool_]) -> _Soft:
     from scipy.ndimage import gaussian_filter
 
     sigma = [mm / s for s in job.grid.spacing]
     mask = job.data[box] == value
     # "nearest" continues the label beyond the edge of the scan, so it is not eaten away there.
-    score = gaussian_filter(mask.astype(np.float32), sigma, mode="nearest", truncate=4.0)
+    score = gaussian_filter((mask & movable).astype(np.float32), sigma, mode="nearest", truncate=4.0)
+    if not movable.all():
+        # What may not change says nothing: a border with it stays where it is, and needs no making up elsewhere.
+        score /= np.maximum(gaussian_filter(movable.astype(np.float32), sigma, mode="nearest", truncate=4.0), 1e-3)
     # Where the blur is level the voxels that were in stay in; a slight slope breaks the ties of
     # symmetrical shapes, which would otherwise join or leave by the dozen.
     score += np.float32(1e-6) * mask

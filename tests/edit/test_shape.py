@@ -79,3 +79,12 @@ def test_zero_smoothing_changes_nothing_and_nonsense_is_refused() -> None:
         smooth(labels, mm=-1)
     with pytest.raises(BadOption, match="no option"):
         smooth(labels, radius=2)
+
+
+def test_a_label_enclosed_by_others_stays_where_it_is() -> None:
+    grid = GRIDS["plain"]
+    core, shell = ball(grid, 8.0), ball(grid, 14.0)
+    data = np.where(core, 2, np.where(shell, 1, 0)).astype(np.uint8)
+    out = smooth(Labels(data, grid), label=2, mm=2.0).data
+    assert np.array_equal(out == 1, data == 1)
+    assert dice(out == 2, core) > 0.99
