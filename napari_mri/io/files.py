@@ -359,7 +359,10 @@ def _can_hold(fmt: Format, volume: Volume, path: Path) -> None:
         if "labels" not in fmt.holds:
             raise UnsupportedImage(f"{fmt.title} cannot hold labels ({path.name}).", hint="Save as .nii.gz.")
     elif "volume" not in fmt.holds:
-        raise UnsupportedImage(f"{fmt.title} holds labels only ({path.name}).", hint="Save as .nii.gz.")
+        raise UnsupportedImage(
+            f"{path.name} would hold labels, and this is not read as labels.",
+            hint="Is it a mask? Then take it as labels (--labels, load_labels). Else save as .nii.gz.",
+        )
     layered = volume.frames is not None and volume.frames.kind == "segment"
     if volume.data.ndim == 4 and layered and not fmt.holds & {"overlap", "4d"}:
         raise UnsupportedImage(

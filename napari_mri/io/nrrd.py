@@ -245,7 +245,8 @@ def write(volume: Volume, path: Path) -> None:
     if path.name.lower().endswith(".seg.nrrd"):
         if not labels:
             raise UnsupportedImage(
-                "A .seg.nrrd holds labels, not grey values.", hint="Save as .nrrd or .nii.gz."
+                "A .seg.nrrd holds labels, not grey values.",
+                hint="Is it a mask? Then take it as labels (--labels, load_labels). Else save as .nrrd or .nii.gz.",
             )
         if volume.data.ndim == 4 and not layered:
             raise UnsupportedImage(

@@ -228,7 +228,9 @@ def filled(outline: Outline, grid: Grid, name: str) -> NDArray[np.bool_]:
 def write(volume: Volume, path: Path) -> None:
     """Write labels as RTSTRUCT, without the patient's name, number or dates (see `write_rtstruct`)."""
     if not isinstance(volume, Labels):
-        raise UnsupportedImage("RTSTRUCT holds labels, not grey values.", hint="Save as .nii.gz.")
+        raise UnsupportedImage(
+            "RTSTRUCT holds labels, not grey values.", hint="Is it a mask? Then take it as labels. Else save as .nii.gz."
+        )
     write_rtstruct(volume, path)
 
 

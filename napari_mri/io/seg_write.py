@@ -47,7 +47,9 @@ def write(volume: Volume, path: Path) -> None:
     was read from, so that a viewer lays the segmentation on its images. See `write_seg` for more.
     """
     if not isinstance(volume, Labels):
-        raise UnsupportedImage("DICOM SEG holds labels, not grey values.", hint="Save as .nii.gz.")
+        raise UnsupportedImage(
+            "DICOM SEG holds labels, not grey values.", hint="Is it a mask? Then take it as labels. Else save as .nii.gz."
+        )
     write_seg(volume, path)
 
 
