@@ -60,7 +60,7 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     rt : Runtime
     """
     if scan.data.ndim != 4:
-        raise UnsupportedImage("This model needs a series of frames.", hint="Use the model nlm for a single volume.")
+        raise UnsupportedImage("This model needs a series of frames.", hint="Use the model nlpca for a single volume.")
     rt.report(0.0, "measuring the noise")
     sigma, is_rician = shells.series_noise(scan, p.sigma, p.kind, rt)
     data = np.asarray(scan.data, dtype=np.float32)

@@ -80,7 +80,7 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     """
     rt.report(0.0, "measuring the noise")
     if scan.data.ndim != 4:
-        raise UnsupportedImage("This model needs a series of frames.", hint="Use the model net3d for a single volume.")
+        raise UnsupportedImage("This model needs a series of frames.", hint="Use the model nlpca for a single volume.")
     sigma, is_rician = shells.series_noise(scan, p.sigma, p.kind, rt)
     data = np.asarray(scan.data, dtype=np.float32)
     if sigma <= 0:
@@ -90,7 +90,7 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     if not groups:
         raise UnsupportedImage(
             "No three frames have the same b-value, so none can be guessed from the others.",
-            hint="Use the model net3d, frame by frame.",
+            hint="Use the model nlpca, frame by frame.",
         )
     even = rician.stabilised(data, sigma) if is_rician else data / np.float32(sigma)
     result = data.copy()

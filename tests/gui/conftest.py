@@ -60,6 +60,15 @@ def own_edit_logs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     return place
 
 
+@pytest.fixture(autouse=True)
+def nothing_remembered():
+    """Begin without what another test has set and the window remembers."""
+    pytest.importorskip("napari")
+    from napari_mri.gui import settings
+
+    settings.path().unlink(missing_ok=True)
+
+
 @pytest.fixture
 def window(make_napari_viewer, qtbot):
     """Make a napari window; when the test ends, no widget of ours may be left."""
