@@ -99,13 +99,13 @@ def _run(scan: Volume, p: Params, rt: Runtime, method) -> Volume:  # type: ignor
 
     rt.report(0.0, "measuring the noise")
     if scan.data.ndim != 4:
-        raise UnsupportedImage("This model needs a series of frames.", hint="Use the model net3d for a single volume.")
+        raise UnsupportedImage("This model needs a series of frames.", hint="Use the model nlpca for a single volume.")
     sigma, is_rician = shells.series_noise(scan, p.sigma, p.kind, rt)
     data = np.asarray(scan.data, dtype=np.float32)
     groups = [g for g in shells.groups(scan) if len(g) >= 4]
     if sigma <= 0 or not groups:
         raise UnsupportedImage(
-            "No noise was found, or no four frames share a b-value.", hint="Use the model neighbours or net3d."
+            "No noise was found, or no four frames share a b-value.", hint="Use the model neighbours or nlpca."
         )
     if rt.device == "cpu":
         rt.warn("This model is meant for a GPU: on a processor it learns little in the time given.")
