@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,10 @@ KIND_SAYS = (
     "Rician for magnitude images (their noise floor is taken away as well), Gaussian where the scan has negative "
     "values or a floor that must stay; auto looks."
 )
+VARYING_SAYS = (
+    "Whether the noise level is followed over the field of view (parallel imaging, surface coils) or taken as one number."
+)
+VARYING = ("auto", "yes", "no")
 STRUCTURE = 1.5
 """Residual at edges over residual in flat tissue, from which on structure is leaving with the noise."""
 
@@ -68,6 +73,49 @@ def noise_map(scan: Volume, found: Noise, varying: str) -> Array:
     if varying == "auto" and not excess:
         return flat
     return measure.sigma_map(scan, found)
+
+
+class Wish(Protocol):
+    """The options that denoisers of one volume with a noise level at every voxel have in common."""
+
+    @property
+    def strength(self) -> float:
+        """Multiple of the noise found."""
+
+    @property
+    def sigma(self) -> float:
+        """0 to measure."""
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`."""
+
+    @property
+    def varying(self) -> str:
+        """One of `VARYING`."""
+
+
+def taken_out(scan: Volume, p: Wish, rt: Runtime, method: Callable[[Array, Array, bool, Runtime], Array]) -> Volume:
+    """Measure the noise, let a method clean the volume, and hand the result over.
+
+    Parameters
+    ----------
+    scan : Volume, (I, J, K)
+    p : Wish
+    rt : Runtime
+    method : callable
+        ``method(data, sigma, is_rician, rt)``, data and sigma (I, J, K) float32; not called where there is no noise.
+    """
+    rt.report(0.0, "measuring the noise")
+    data = np.asarray(scan.data, dtype=np.float32)
+    if not float(data.max()) > float(data.min()):
+        rt.warn("Every voxel has the same value, so there is no noise to remove.")
+        return scan.with_data(data)
+    found = noise_of(scan, p.sigma, p.kind, rt)
+    level = noise_map(scan, found, p.varying) * np.float32(p.strength)
+    if not level.any():
+        return handed_over(scan, data, level, rt)
+    return handed_over(scan, method(data, level, found.kind == "rician", rt), level, rt)
 
 
 def handed_over(scan: Volume, answer: NDArray[Any], sigma: Array | float, rt: Runtime) -> Volume:

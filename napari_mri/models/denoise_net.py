@@ -61,12 +61,7 @@ class Params:
     )
     sigma: float = knob(0.0, shared.SIGMA_SAYS, low=0.0, high=1e9)
     kind: str = knob("auto", shared.KIND_SAYS, choices=shared.KINDS)
-    varying: str = knob(
-        "auto",
-        "Whether the noise level is followed over the field of view (parallel imaging, surface coils) or taken as "
-        "one number.",
-        choices=("auto", "yes", "no"),
-    )
+    varying: str = knob("auto", shared.VARYING_SAYS, choices=shared.VARYING)
 
 
 def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
@@ -79,17 +74,7 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     p : Params
     rt : Runtime
     """
-    rt.report(0.0, "measuring the noise")
-    data = np.asarray(scan.data, dtype=np.float32)
-    if not float(data.max()) > float(data.min()):
-        rt.warn("Every voxel has the same value, so there is no noise to remove.")
-        return scan.with_data(data)
-    found = shared.noise_of(scan, p.sigma, p.kind, rt)
-    level = shared.noise_map(scan, found, p.varying) * np.float32(p.strength)
-    if not level.any():
-        return shared.handed_over(scan, data, level, rt)
-    answer = denoised(data, level, found.kind == "rician", rt)
-    return shared.handed_over(scan, answer, level, rt)
+    return shared.taken_out(scan, p, rt, denoised)
 
 
 def denoised(data: Array, sigma: Array, rician: bool, rt: Runtime) -> Array:
