@@ -15,6 +15,8 @@ from training.synth.geometry import chance, smooth_noise, uniform
 
 SHAPE_CLASS = 200
 """Class numbers from here on are shapes laid over the head: lesions, blobs, tubes."""
+OVERVIEW = 48
+"""Voxels along the longest side of a session's first look at a whole scan."""
 SMALLEST = 24
 """Fewest voxels of an object worth clicking on."""
 
@@ -72,7 +74,7 @@ def make_scene(head: Head, known: dict[int, tuple[torch.Tensor, float]], side: i
     number = numbers[int(torch.randint(len(numbers), (), generator=gen))]
     places, extent = known[number]
     if whole:
-        mm = uniform(gen, 190, 270) / side
+        mm = uniform(gen, 190, 270) / min(side, OVERVIEW)
     else:
         mm = min(max(extent * math.exp(uniform(gen, math.log(0.7), math.log(2.6))) / side, 0.8), 4.5)
     shape = (side,) * 3
@@ -211,7 +213,9 @@ class Episode:
         self.marks: dict[bool, list[np.ndarray]] = {True: [], False: []}
         self.box = self._box() if chance(gen, 0.25) else None
         self.before: torch.Tensor | None = None
-        if not scene.whole and chance(gen, 0.6):
+        if self.box is not None and chance(gen, 0.7):
+            self.before = self._rounded(self.box)
+        elif not scene.whole and chance(gen, 0.6):
             self.before = self._coarse_guess()
         self.left = int(min(8, 1 + torch.empty(()).exponential_(0.45, generator=gen)))
         if self.box is None or chance(gen, 0.4):
@@ -238,6 +242,13 @@ class Episode:
         return torch.stack(
             [low - torch.randn(3, generator=self.gen) * room, high + torch.randn(3, generator=self.gen) * room]
         )
+
+    def _rounded(self, box: torch.Tensor) -> torch.Tensor:
+        """Return the soft ellipsoid (I, J, K) that fills a box: what a session begins with when it is given one."""
+        middle, half = box.mean(0), ((box[1] - box[0]) / 2).clamp(min=0.5)
+        parts = [((torch.arange(n) - m) / h) ** 2 for n, m, h in zip(self.mask.shape, middle, half, strict=True)]
+        radius = (parts[0][:, None, None] + parts[1][:, None] + parts[2]).sqrt()
+        return torch.sigmoid(-8 * (radius - 0.95))
 
     def _coarse_guess(self) -> torch.Tensor:
         """Return what an earlier, coarser answer may have looked like: the truth blurred, bent and cut at a wrong level."""

@@ -19,14 +19,15 @@ from torch.nn import functional as F
 
 from napari_mri.nets.click3d import Click3D, encode
 from training.click_tasks import Episode, Scene, choose_object, extents, make_scene
+from training.muon import Muon
 from training.paths import CACHE, DATA
 from training.synth import load_heads
 
 HELD_BACK = ("16", "17", "19")
 """Heads never trained on; the benchmark's synthetic heads are made of them."""
 SCHEDULES: dict[str, dict[str, Any]] = {
-    "cpu": {"scene": 48, "side": 32, "batch": 6, "rate": 3e-3, "widths": (16, 32, 80, 128), "pool": 400, "renew": 8},
-    "gpu": {"scene": 96, "side": 64, "batch": 32, "rate": 2e-3, "widths": (16, 32, 80, 128), "pool": 4000, "renew": 1},
+    "cpu": {"scene": 64, "side": 48, "batch": 8, "rate": 0.02, "pool": 500, "renew": 3},
+    "gpu": {"scene": 96, "side": 64, "batch": 32, "rate": 0.02, "pool": 4000, "renew": 1},
 }
 
 
@@ -65,15 +66,19 @@ class Trainer:
         self.device = torch.device("cuda" if args.schedule == "gpu" else "cpu")
         torch.manual_seed(args.seed)
         self.gen = torch.Generator().manual_seed(args.seed)
-        self.net = Click3D(plan["widths"]).to(self.device, memory_format=torch.channels_last_3d)
-        self.slow = Click3D(plan["widths"]).to(self.device)
+        self.half = args.schedule == "gpu" or torch.cpu._is_avx512_bf16_supported()
+        self.net = Click3D().to(self.device, memory_format=torch.channels_last_3d)
+        self.slow = Click3D().to(self.device)
         self.step, self.spent = 0, 0.0
         if args.init:
             from safetensors.torch import load_file
 
             self.net.load_state_dict({k: v.float() for k, v in load_file(args.init).items()})
         self.slow.load_state_dict(self.net.state_dict())
-        self.optim = torch.optim.AdamW(self.net.parameters(), lr=plan["rate"], weight_decay=1e-2, betas=(0.9, 0.98))
+        kernels = [p for name, p in self.net.named_parameters() if p.ndim > 1 and not name.startswith("prior")]
+        self.vectors = [p for name, p in self.net.named_parameters() if p.ndim == 1 or name.startswith("prior")]
+        self.muon = Muon(kernels, lr=plan["rate"])
+        self.adam = torch.optim.AdamW(self.vectors, lr=0.1 * plan["rate"], weight_decay=0.0)
         self.pool: list[Scene] = []
         self.slots: list[Episode] = []
         self.kept = args.run / "last.pt"
@@ -81,13 +86,16 @@ class Trainer:
             state = torch.load(self.kept, weights_only=True)
             self.net.load_state_dict(state["net"])
             self.slow.load_state_dict(state["slow"])
-            self.optim.load_state_dict(state["optim"])
+            self.muon.load_state_dict(state["muon"])
+            self.adam.load_state_dict(state["adam"])
             self.step, self.spent = state["step"], state["spent"]
 
     def rate(self) -> float:
         """Learning rate: a short warm-up, then a cosine over the minutes given, whatever the machine's speed."""
         done = min(1.0, self.spent / (self.args.minutes * 60))
-        return float(self.plan["rate"] * min(1.0, (self.step + 1) / 60) * (0.5 + 0.5 * math.cos(math.pi * done)) + 1e-6)
+        return float(
+            self.plan["rate"] * min(1.0, (self.step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * done) + 0.003)
+        )
 
     def new_episode(self) -> Episode:
         """Start clicking on something."""
@@ -117,19 +125,18 @@ class Trainer:
         fine = torch.stack([pair[0] for pair in inputs]).to(self.device)
         coarse = torch.stack([pair[1] for pair in inputs]).to(self.device)
         truth = torch.stack([slot.mask for slot in self.slots])[:, None].float().to(self.device)
-        half = self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             logits = self.net(fine, coarse).float()
         each = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2, 3, 4))
         # The mean over a crop is small for a small object, so it is measured against the object's share.
         share = truth.mean((1, 2, 3, 4)).clamp(0.005, 0.5)
         loss = (dice_loss(logits, truth) + 0.25 * each / share.sqrt()).mean()
-        for group in self.optim.param_groups:
-            group["lr"] = self.rate()
-        self.optim.zero_grad(set_to_none=True)
+        self.muon.param_groups[0]["lr"], self.adam.param_groups[0]["lr"] = self.rate(), 0.1 * self.rate()
+        self.net.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 2.0)
-        self.optim.step()
+        torch.nn.utils.clip_grad_norm_(self.vectors, 1.0)
+        self.muon.step()
+        self.adam.step()
         self._average()
         probability = torch.sigmoid(logits.detach()).cpu()
         scores = []
@@ -144,7 +151,7 @@ class Trainer:
         return float(loss.detach()), scores
 
     def _average(self) -> None:
-        keep = min(0.995, (1 + self.step) / (10 + self.step))
+        keep = min(0.997, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for mine, theirs in zip(self.slow.parameters(), self.net.parameters(), strict=True):
                 mine.lerp_(theirs, 1 - keep)
@@ -154,8 +161,8 @@ class Trainer:
         from safetensors.torch import save_file
 
         state = {
-            "net": self.net.state_dict(), "slow": self.slow.state_dict(), "optim": self.optim.state_dict(),
-            "step": self.step, "spent": self.spent,
+            "net": self.net.state_dict(), "slow": self.slow.state_dict(), "muon": self.muon.state_dict(),
+            "adam": self.adam.state_dict(), "step": self.step, "spent": self.spent,
         }  # fmt: skip
         part = self.kept.with_suffix(".part")
         torch.save(state, part)
@@ -191,6 +198,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--init", type=Path)
     parser.add_argument("--painters", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--run", type=Path, default=CACHE.parent / "runs" / "click3d")
     parser.add_argument("--export", type=Path, help="put what a run has so far here, and train no further")
     args = parser.parse_args(argv)
@@ -198,7 +206,7 @@ def main(argv: list[str] | None = None) -> None:
         export(args.run, args.export)
         return
     args.run.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads)
     trainer = Trainer(args)
     around = multiprocessing.get_context("spawn")
     queue = around.Queue(maxsize=4)
@@ -209,14 +217,14 @@ def main(argv: list[str] | None = None) -> None:
     ]
     for painter in painters:
         painter.start()
-    trainer.feed(queue, least=16)
+    trainer.feed(queue, least=24)
     saved = time.monotonic()
     recent: list[tuple[int, float]] = []
     losses: list[float] = []
     while trainer.spent < args.minutes * 60:
         began = time.monotonic()
         # Painting costs about as much as a step: the pool grows early, and is renewed slowly later.
-        trainer.feed(queue, least=min(16 + trainer.step // 4, 150))
+        trainer.feed(queue, least=min(24 + trainer.step // 4, 200))
         loss, scores = trainer.lesson()
         trainer.step += 1
         trainer.spent += time.monotonic() - began

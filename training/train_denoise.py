@@ -28,6 +28,7 @@ from training.synth.geometry import chance, smooth_noise, uniform
 
 CARD = {
     "name": "denoiser",
+    "network": "nets/denoiser.py",
     "data": "painted heads from 13 SynthSeg label maps (Apache-2.0) and piled-up random shapes; no real scan",
     "recipe": "training/train_denoise.py",
     "licence": "BSD-3-Clause",
@@ -46,10 +47,12 @@ class Schedule:
     side: int
     bank: int
     rate: float
+    widths: tuple[int, ...] = (32, 64, 96)
+    depths: tuple[int, ...] = (2, 2, 2)
 
 
 SCHEDULES = {
-    "cpu": Schedule(minutes=90, batch=2, side=40, bank=220, rate=0.01),
+    "cpu": Schedule(minutes=45, batch=4, side=40, bank=500, rate=0.01),
     "gpu": Schedule(minutes=240, batch=16, side=64, bank=2000, rate=0.01),
 }
 
@@ -210,6 +213,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--init", type=Path, default=None, help="finished weights to begin from")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--bank-only", action="store_true")
     parser.add_argument("--every", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--export", type=Path, default=None, help="folder for the weights")
@@ -219,19 +223,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 class Training:
     """Net, its running average, optimisers, and where they are kept."""
 
-    def __init__(self, args: argparse.Namespace, rate: float) -> None:
+    def __init__(self, args: argparse.Namespace, plan: Schedule) -> None:
         torch.manual_seed(args.seed)
-        self.device, self.rate = args.device, rate
+        self.device, self.rate = args.device, plan.rate
         self.half = half_precision(args.device)
-        self.net = Denoiser().to(self.device).to(memory_format=torch.channels_last_3d)
+        self.net = Denoiser(plan.widths, plan.depths).to(self.device).to(memory_format=torch.channels_last_3d)
         if args.init is not None:
             from safetensors.torch import load_file
 
             self.net.load_state_dict({k: v.float() for k, v in load_file(args.init).items()})
-        self.average = Denoiser().to(self.device).to(memory_format=torch.channels_last_3d)
+        self.average = Denoiser(plan.widths, plan.depths).to(self.device).to(memory_format=torch.channels_last_3d)
         self.average.load_state_dict(self.net.state_dict())
-        self.muon = Muon([p for p in self.net.parameters() if p.ndim > 1], lr=rate)
-        self.adam = torch.optim.Adam([p for p in self.net.parameters() if p.ndim == 1], lr=0.05 * rate)
+        self.muon = Muon([p for p in self.net.parameters() if p.ndim > 1], lr=plan.rate)
+        self.adam = torch.optim.Adam([p for p in self.net.parameters() if p.ndim == 1], lr=0.05 * plan.rate)
         self.step, self.spent = 0, 0.0
         self.file = args.cache / args.run / "last.pt"
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -270,7 +274,7 @@ class Training:
         self.muon.step()
         self.adam.step()
         self.net.zero_grad(set_to_none=True)
-        decay = min(0.99, (1 + self.step) / (20 + self.step))
+        decay = min(0.998, (1 + self.step) / (20 + self.step))
         with torch.no_grad():
             for mine, new in zip(self.average.parameters(), self.net.parameters(), strict=True):
                 mine.lerp_(new, 1 - decay)
@@ -292,8 +296,8 @@ def main(argv: list[str] | None = None) -> None:
     if bank.refresh() < 8:
         make_bank(shelf, 24, args.maps, args.cache)
         bank.refresh()
-    torch.set_num_threads(1 if args.device == "cpu" else torch.get_num_threads())
-    run = Training(args, plan.rate)
+    torch.set_num_threads(args.threads)
+    run = Training(args, plan)
     losses: list[float] = []
     begin = time.perf_counter() - run.spent
     while True:
@@ -302,7 +306,10 @@ def main(argv: list[str] | None = None) -> None:
         gen = torch.Generator().manual_seed(args.seed * 1_000_003 + run.step)
         losses.append(run.take(bank.pieces(plan.batch, plan.side, gen), gen, progress))
         if run.step % 10 == 0:
-            print(f"{run.step} {run.spent / 60:.1f} min loss {np.mean(losses[-10:]):.4f} bank {len(bank.held)}", flush=True)
+            print(
+                f"{run.step} {run.spent / 60:.1f} min loss {np.mean(losses[-10:]):.4f} bank {len(bank.held)}",
+                flush=True,
+            )
         if run.step % args.every == 0 or progress >= 1:
             bank.refresh()
             run.keep()

@@ -237,12 +237,11 @@ def loaded(path: Path, device: str) -> Any:
     import torch
 
     from napari_mri.engine.weights import load
-    from napari_mri.nets.click3d import Click3D
+    from napari_mri.nets.click3d import from_state
 
-    net = Click3D()
     try:
-        net.load_state_dict({name: value.float() for name, value in load(path).items()})
-    except RuntimeError as error:
+        net = from_state({name: value.float() for name, value in load(path).items()})
+    except (KeyError, RuntimeError) as error:
         raise WeightsProblem(
             f"{path.name} does not fit the network: {error}.", hint="Install the package again."
         ) from None

@@ -175,7 +175,7 @@ class Click3D(nn.Module):
     Sides of the input must be multiples of `multiple`.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (16, 32, 80, 128), depths: tuple[int, ...] = (1, 2, 2, 2)) -> None:
+    def __init__(self, widths: tuple[int, ...] = (24, 48, 96, 128), depths: tuple[int, ...] = (1, 2, 2, 2)) -> None:
         super().__init__()
         self.multiple = 2 ** len(widths)
         self.stem = Conv3d(8 * FINE + COARSE, widths[0], 1)
@@ -210,3 +210,22 @@ class Click3D(nn.Module):
             x = F.interpolate(self.widen[level](x), scale_factor=2.0, mode="nearest")
             x = self.up[level](x + skips[level])
         return unfold(self.head(x)) + self.prior(fine)
+
+
+def from_state(state: dict[str, torch.Tensor]) -> Click3D:
+    """Build the `Click3D` a state dict belongs to: its widths and depths are read from the tensors.
+
+    Raises
+    ------
+    KeyError, RuntimeError
+        The tensors are not those of this network.
+    """
+    levels = 1 + sum(name.startswith("widen.") and name.endswith(".weight") for name in state)
+    widths = [int(state["stem.weight"].shape[0])]
+    widths += [int(state[f"shrink.{level}.conv.weight"].shape[0]) for level in range(levels - 1)]
+    depths = [
+        sum(name.startswith(f"down.{n}.") and name.endswith(".conv.weight") for name in state) for n in range(levels)
+    ]
+    net = Click3D(tuple(widths), tuple(depths))
+    net.load_state_dict(state)
+    return net
