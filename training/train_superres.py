@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from napari_mri.models._superres import Wish, way_of
 from napari_mri.models.through_plane import reading
 from napari_mri.nets.superres import PARTS, SliceNet, facts, from_state
 from training.clean_images import clean_volume
-from training.muon import Muon
+from training.learner import Learner
 from training.paths import CACHE, DATA
 from training.synth import load_heads
 from training.synth.geometry import chance, uniform
@@ -239,57 +238,29 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-class Training:
-    """Net, its running average, optimisers, and where they are kept."""
+class Training(Learner[SliceNet]):
+    """The network in training."""
 
     def __init__(self, args: argparse.Namespace, plan: Schedule) -> None:
         torch.manual_seed(args.seed)
-        self.device, self.rate = args.device, plan.rate
+        self.device = args.device
         net = SliceNet(plan.width, plan.depth)
         if args.init is not None:
             from safetensors.torch import load_file
 
             net = from_state({k: v.float() for k, v in load_file(args.init).items()})
-        self.net = net.to(self.device).to(memory_format=torch.channels_last_3d)
-        self.average = from_state(net.state_dict()).to(self.device).to(memory_format=torch.channels_last_3d)
-        self.muon = Muon([p for p in self.net.parameters() if p.ndim > 2], lr=self.rate)
-        self.adam = torch.optim.Adam([p for p in self.net.parameters() if p.ndim <= 2], lr=0.1 * self.rate)
-        self.step, self.spent = 0, 0.0
-        self.file = args.cache / args.run / "last.pt"
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        if args.resume and self.file.exists():
-            state = torch.load(self.file, map_location=self.device, weights_only=True)
-            for name in ("net", "average", "muon", "adam"):
-                getattr(self, name).load_state_dict(state[name])
-            self.step, self.spent = state["step"], state["spent"]
-
-    def keep(self) -> None:
-        """Write the checkpoint."""
-        state = {name: getattr(self, name).state_dict() for name in ("net", "average", "muon", "adam")}
-        part = self.file.with_suffix(".part")
-        torch.save(state | {"step": self.step, "spent": self.spent}, part)
-        part.replace(self.file)
+        both = [n.to(self.device).to(memory_format=torch.channels_last_3d) for n in (net, from_state(net.state_dict()))]
+        super().__init__(both[0], both[1], args.cache / args.run / "last.pt", plan.rate)
+        if args.resume:
+            self.resume()
 
     def take(self, fine: torch.Tensor, way: Slices, gen: torch.Generator, progress: float) -> float:
         """Take one step; return the loss."""
-        warm = min(1.0, (self.step + 1) / 60)
-        rate = self.rate * (warm * (0.5 + 0.5 * math.cos(math.pi * progress)) + 0.002)
-        self.muon.param_groups[0]["lr"], self.adam.param_groups[0]["lr"] = rate, 0.1 * rate
         scan = measured(fine, way, gen).to(self.device)
         way = Slices(*(m.to(self.device) for m in (way.sample, way.spline, way.spread, way.read)), way.told)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device.startswith("cuda")):
             answer = refined(self.net, scan, way)
-        loss = loss_of(answer.float(), scan, fine.to(self.device), way)
-        loss.backward()
-        self.muon.step()
-        self.adam.step()
-        self.net.zero_grad(set_to_none=True)
-        decay = min(0.995, (1 + self.step) / (20 + self.step))
-        with torch.no_grad():
-            for mine, new in zip(self.average.parameters(), self.net.parameters(), strict=True):
-                mine.lerp_(new, 1 - decay)
-        self.step += 1
-        return float(loss.detach())
+        return self.follow(loss_of(answer.float(), scan, fine.to(self.device), way), progress)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,0 +1,88 @@
+"""What every training of ours has: a net, its running average, two optimisers, and the file they are kept in."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+
+from training.muon import Muon
+
+Net = TypeVar("Net", bound=torch.nn.Module)
+
+
+class Learner(Generic[Net]):
+    """A net that is trained: Muon for its kernels, Adam for the rest, the average of its last states kept.
+
+    Parameters
+    ----------
+    net, average : torch.nn.Module
+        Two of one kind and one state, on their device.
+    file : Path
+        Of the checkpoint.
+    rate : float
+        Of Muon at its highest; Adam takes a tenth.
+    least : int
+        Parameters of fewer axes than this are left to Adam.
+    """
+
+    def __init__(self, net: Net, average: Net, file: Path, rate: float, least: int = 3) -> None:
+        self.net, self.average, self.file, self.rate = net, average, file, rate
+        self.muon = Muon([p for p in net.parameters() if p.ndim >= least], lr=rate)
+        rest = [p for p in net.parameters() if p.ndim < least]
+        self.adam = torch.optim.Adam(rest, lr=0.1 * rate) if rest else None
+        self.step, self.spent = 0, 0.0
+        file.parent.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def _kept(self) -> dict[str, torch.nn.Module | torch.optim.Optimizer]:
+        parts: dict[str, torch.nn.Module | torch.optim.Optimizer] = {
+            "net": self.net,
+            "average": self.average,
+            "muon": self.muon,
+        }
+        return parts if self.adam is None else parts | {"adam": self.adam}
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one."""
+        if not self.file.exists():
+            return
+        device = next(self.net.parameters()).device
+        state = torch.load(self.file, map_location=device, weights_only=True)
+        for name, part in self._kept.items():
+            part.load_state_dict(state[name])
+        self.step, self.spent = state["step"], state["spent"]
+
+    def keep(self) -> None:
+        """Write the checkpoint."""
+        state = {name: part.state_dict() for name, part in self._kept.items()}
+        part = self.file.with_suffix(".part")
+        torch.save(state | {"step": self.step, "spent": self.spent}, part)
+        part.replace(self.file)
+
+    def follow(self, loss: torch.Tensor, progress: float) -> float:
+        """Take one step down a loss; return it.
+
+        Parameters
+        ----------
+        loss : torch.Tensor
+        progress : float
+            0 to 1, how far the training is: the rate rises over the first steps and falls along a cosine.
+        """
+        warm = min(1.0, (self.step + 1) / 60)
+        rate = self.rate * (warm * (0.5 + 0.5 * math.cos(math.pi * progress)) + 0.002)
+        self.muon.param_groups[0]["lr"] = rate
+        loss.backward()
+        self.muon.step()
+        if self.adam is not None:
+            self.adam.param_groups[0]["lr"] = 0.1 * rate
+            self.adam.step()
+        self.net.zero_grad(set_to_none=True)
+        decay = min(0.995, (1 + self.step) / (20 + self.step))
+        with torch.no_grad():
+            for mine, new in zip(self.average.parameters(), self.net.parameters(), strict=True):
+                mine.lerp_(new, 1 - decay)
+        self.step += 1
+        return float(loss.detach())
