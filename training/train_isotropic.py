@@ -1,8 +1,8 @@
 """Train the net that halves voxels and leaves noise out: `python -m training.train_isotropic --minutes 25`.
 
 The noise-free volumes are the denoiser's bank. Every step measures voxels twice as large from pieces of them, as a
-scanner does (the middle of k-space, apodised or not; a slice profile along one axis or a mean along all), adds
-Rician noise, tells the network its level, not always quite right, and asks for the fine voxels. The loss is L1.
+scanner or a resampling does (the middle of k-space, apodised or not, a slice profile along one axis; a mean or a
+Gaussian blur along all), adds Rician noise, tells the network its level, not always quite right, and asks for the fine voxels. The loss is L1.
 Starting again goes on from the last checkpoint; `--init FILE.safetensors` begins from finished weights;
 `--schedule gpu` is the long recipe.
 """
@@ -130,16 +130,13 @@ def sampling(shape: tuple[int, ...], gen: torch.Generator) -> tuple[torch.Tensor
     """Draw how voxels twice as large are measured, one matrix for each axis of `shape`."""
     kind = float(torch.rand((), generator=gen))
     soft = 0.0 if chance(gen, 0.3) else uniform(gen, 0.1, 1.0)
-    slices = int(torch.randint(3, (), generator=gen)) if kind > 0.8 else -1
-    wide = chance(gen, 0.5)
     width = uniform(gen, 0.9, 1.3)
-    ways = []
-    for axis, n in enumerate(shape):
-        if kind < 0.4 or (axis == slices and not wide):
-            ways.append(box(n))
-        else:
-            ways.append(gaussian(n, width) if axis == slices else kspace(n, soft))
-    return ways[0], ways[1], ways[2]
+    ways = {"box": box, "gaussian": lambda n: gaussian(n, width), "kspace": lambda n: kspace(n, soft)}
+    names = ["box" if kind < 0.35 else "gaussian" if kind < 0.45 else "kspace"] * 3
+    if kind > 0.8:  # slices: excited one by one, the plane read out as ever
+        names[int(torch.randint(3, (), generator=gen))] = "gaussian" if chance(gen, 0.5) else "box"
+    i, j, k = (ways[name](n) for name, n in zip(names, shape, strict=True))
+    return i, j, k
 
 
 def level_of(gen: torch.Generator) -> float:
