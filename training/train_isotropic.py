@@ -2,9 +2,9 @@
 
 The noise-free volumes are the denoiser's bank. Every step measures voxels twice as large from pieces of them, as a
 scanner or a resampling does (the middle of k-space, apodised or not, a slice profile along one axis; a mean or a
-Gaussian blur along all), adds Rician noise, tells the network its level, not always quite right, and asks for the fine voxels. The loss is L1.
-Starting again goes on from the last checkpoint; `--init FILE.safetensors` begins from finished weights;
-`--schedule gpu` is the long recipe.
+Gaussian blur along all), adds Rician noise, tells the network its level, not always quite right, and asks for the
+fine voxels. The loss is L1. Starting again goes on from the last checkpoint; `--init FILE.safetensors` begins from
+finished weights; `--schedule gpu` is the long recipe.
 """
 
 from __future__ import annotations
