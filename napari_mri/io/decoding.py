@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from napari_mri.io.dicom_bytes import Elements
+
+JPEG_LS = frozenset(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"))
 
 
 @contextmanager
@@ -38,3 +46,39 @@ def plugin_for(syntax: str) -> str:
     except NotImplementedError:
         return ""
     return next((name for name in available if name != "gdcm"), "")
+
+
+def pages(path: Path, elements: Elements, n_frames: int, wanted: list[int] | None = None) -> Iterator[NDArray[Any]]:
+    """Yield the frames of a compressed DICOM file as they are stored, by pydicom and its plugins.
+
+    Parameters
+    ----------
+    path : Path
+    elements : Elements
+        Of that file.
+    n_frames : int
+        How many frames it tells of.
+    wanted : list of int, optional
+        Which of them; all by default.
+
+    Raises
+    ------
+    RuntimeError, ValueError and others of the decoders
+        If a frame cannot be unpacked.
+    """
+    from pydicom.pixels import iter_pixels
+
+    if elements.syntax in JPEG_LS:
+        _check_ends(path, elements, n_frames)
+    with tamed():
+        yield from iter_pixels(path, raw=True, indices=wanted, decoding_plugin=plugin_for(elements.syntax))
+
+
+def _check_ends(path: Path, elements: Elements, n_frames: int) -> None:
+    """Refuse JPEG-LS without its end mark: CharLS goes on for seconds to hours behind the end of such a stream."""
+    from pydicom.encaps import generate_frames
+
+    with open(path, "rb") as file:
+        file.seek(elements.pixels_at)
+        if not all(b"\xff\xd9" in frame for frame in generate_frames(file, number_of_frames=n_frames)):
+            raise ValueError("The JPEG-LS stream has no end.")

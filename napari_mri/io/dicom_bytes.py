@@ -44,13 +44,18 @@ class Source:
     def __init__(
         self, path: Path | str, handle: int, whole: bytes | None = None, sequences: frozenset[int] = frozenset()
     ) -> None:
-        self.name = os.path.basename(path)
+        self.path = path
         self.handle = handle
         self.sequences = sequences
         self.size = len(whole) if whole is not None else os.fstat(handle).st_size
         self.whole = whole
         self.base = 0
         self.window = whole if whole is not None else os.pread(handle, _WINDOW, 0)
+
+    @property
+    def name(self) -> str:
+        """The file's name, for messages."""
+        return os.path.basename(self.path)
 
     def move(self, position: int) -> None:
         """Make the window begin at `position`."""
@@ -93,8 +98,10 @@ class Elements:
     pixels_tag, pixels_at, pixels_length : int
         Where the pixel data are; tag 0 where there are none, length `UNDEFINED` where they are
         compressed in fragments.
+    size : int
+        Bytes in the file.
     whole : bytes or None
-        The inflated content of a deflated file, which `pixels_at` then counts in.
+        The inflated content of a deflated file, which `pixels_at` and `size` then count in.
     """
 
     values: dict[int, bytes] = field(default_factory=dict)
@@ -105,6 +112,7 @@ class Elements:
     pixels_tag: int = 0
     pixels_at: int = 0
     pixels_length: int = 0
+    size: int = 0
     whole: bytes | None = None
 
 
@@ -156,6 +164,7 @@ def walk_file(
         if found.syntax == DEFLATED:
             found.whole = _inflated(source, start)
             source, start = Source(path, handle, found.whole, sequences), 0
+        found.size = source.size
         if layout is None or found.big or found.whole is not None:
             _walk(source, start, source.size, wanted, found)
             return found

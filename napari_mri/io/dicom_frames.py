@@ -29,6 +29,7 @@ from napari_mri.io.dicom_header import (
 )
 
 _MOST_FRAMES = 200_000
+_FARTHEST = 1e6  # mm
 
 
 def frames_of(file: File) -> list[Frame]:
@@ -37,7 +38,7 @@ def frames_of(file: File) -> list[Frame]:
     Raises
     ------
     BrokenFile
-        If the functional groups or the mosaic header contradict themselves.
+        If the functional groups or the mosaic header contradict themselves, or a position cannot be.
     """
     first = frame_record(file)
     tell_diffusion(first, file.elements)
@@ -51,9 +52,24 @@ def frames_of(file: File) -> list[Frame]:
         frames = [replace(first, number=n, instance=n, position=_shifted(first, n)) for n in range(file.n_frames)]
     else:
         frames = [first]
+    _check_places(file, frames)
     file.elements.values.clear()
     file.elements.sequences.clear()
     return frames
+
+
+def _check_places(file: File, frames: list[Frame]) -> None:
+    """Refuse positions and directions that are no numbers, or beyond all scanners."""
+    turns = {frame.turn for frame in frames if frame.turn is not None}
+    spots = [frame.position for frame in frames if frame.position is not None]
+    # A sum is quicker than a look at each, and NaN and infinity go through to it.
+    if not all(abs(x) + abs(y) + abs(z) <= _FARTHEST for x, y, z in spots) or not all(
+        sum(map(abs, turn)) <= _FARTHEST for turn in turns
+    ):
+        raise BrokenFile(
+            f"{file.path.name} tells a slice position that cannot be.",
+            hint="The header is damaged; export the series again.",
+        )
 
 
 def _shifted(first: Frame, number: int) -> tuple[float, float, float] | None:

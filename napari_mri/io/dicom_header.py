@@ -196,14 +196,22 @@ def _numbers(raw: bytes) -> tuple[float, ...]:
 
 def number(elements: Elements, tag: int, otherwise: float = math.nan) -> float:
     """Return the first value of a decimal or integer string."""
-    values = numbers(elements, tag)
-    return values[0] if values and math.isfinite(values[0]) else otherwise
+    raw = elements.values.get(tag)
+    value = _number(raw) if raw else None
+    return otherwise if value is None else value
+
+
+@lru_cache(maxsize=2048)
+def _number(raw: bytes) -> float | None:
+    values = _numbers(raw)
+    return values[0] if values and math.isfinite(values[0]) else None
 
 
 def whole(elements: Elements, tag: int, otherwise: int = 0) -> int:
     """Return an integer string's first value."""
-    value = number(elements, tag)
-    return int(value) if math.isfinite(value) and abs(value) < 2**53 else otherwise
+    raw = elements.values.get(tag)
+    value = _number(raw) if raw else None
+    return int(value) if value is not None and abs(value) < 2**53 else otherwise
 
 
 def binary(elements: Elements, tag: int, kind: str) -> tuple[float, ...]:
@@ -258,14 +266,7 @@ def seconds(clock: str) -> float:
 
 def file_record(place: str, elements: Elements) -> File:
     """Return what all frames of a file share."""
-    slope, inter = number(elements, 0x2005100E), number(elements, 0x2005100D)
-    if "PHILIPS" not in text(elements, 0x00080070).upper():
-        slope = math.nan
-    if not math.isfinite(slope) and "PHILIPS" in text(elements, 0x00080070).upper():
-        floats = binary(elements, 0x2005100E, "f"), binary(elements, 0x2005100D, "f")
-        slope = floats[0][0] if floats[0] else math.nan
-        inter = floats[1][0] if floats[1] else 0.0
-    repetition = number(elements, 0x00180080, 0.0)
+    maker = text(elements, 0x00080070).upper()
     return File(
         place=place,
         elements=elements,
@@ -274,7 +275,7 @@ def file_record(place: str, elements: Elements) -> File:
         instance_uid=text(elements, 0x00080018),
         sop_class=text(elements, 0x00080016),
         modality=text(elements, 0x00080060),
-        maker=text(elements, 0x00080070).upper(),
+        maker=maker,
         title=words(elements, 0x0008103E) or words(elements, 0x00181030),
         number=whole(elements, 0x00200011) if 0x00200011 in elements.values else None,
         rows=short(elements, 0x00280010, 0),
@@ -285,9 +286,19 @@ def file_record(place: str, elements: Elements) -> File:
         stored=short(elements, 0x00280101, short(elements, 0x00280100, 16)),
         signed=short(elements, 0x00280103, 0) == 1,
         colour=text(elements, 0x00280004).upper(),
-        repetition=repetition,
-        scale=(slope, inter) if math.isfinite(slope) and slope > 0 else None,
+        repetition=number(elements, 0x00180080, 0.0),
+        scale=_philips_scale(elements) if "PHILIPS" in maker else None,
     )
+
+
+def _philips_scale(elements: Elements) -> tuple[float, float] | None:
+    """Return slope and intercept of Philips' precise values, which are stored as text or as floats."""
+    slope, inter = number(elements, 0x2005100E), number(elements, 0x2005100D)
+    if not math.isfinite(slope):
+        floats = binary(elements, 0x2005100E, "f"), binary(elements, 0x2005100D, "f")
+        slope = floats[0][0] if floats[0] else math.nan
+        inter = floats[1][0] if floats[1] else 0.0
+    return (slope, inter) if math.isfinite(slope) and slope > 0 else None
 
 
 def frame_record(file: File) -> Frame:

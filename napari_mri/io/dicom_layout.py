@@ -9,6 +9,8 @@ chain that a walk would follow.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +20,8 @@ from numpy.typing import NDArray
 _MOST_DIFFERENT = 40
 _RELEARN = 8
 _LONG_HEAD = 12
+_MOST_CUTS = 256
+Cut = tuple[tuple[int, ...], Callable[[bytes, int], tuple[bytes, ...]], int]
 
 
 @dataclass
@@ -32,11 +36,17 @@ class Layout:
         Place of each element, from the first.
     ends : (n,) int64
         Place after each.
-    heads, tails : (n,) uint64, uint32
-        Its first eight bytes, and the four after them where they are part of its head.
-    long : (n,) bool
-        Whether they are.
+    heads : (n,) uint64
+        Its first eight bytes.
+    long : list of int
+        Which elements have a head of twelve bytes, in order.
+    tails_at : (len(long),) int64
+        The place of the last four bytes of these heads, from the first element.
+    tails : (len(long),) uint32
+        These bytes.
     wanted : list of (index, tag, place of the value, value length)
+    cuts : dict
+        What copies a run of wanted values at one stroke: their tags, the unpacking, where it begins.
     end : int
         Place after the last element.
     tries : int
@@ -47,9 +57,11 @@ class Layout:
     at: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     ends: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     heads: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    long: list[int] = field(default_factory=list)
+    tails_at: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     tails: NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
-    long: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
     wanted: list[tuple[int, int, int, int]] = field(default_factory=list)
+    cuts: dict[tuple[int, int], Cut] = field(default_factory=dict)
     end: int = 0
     tries: int = 0
 
@@ -70,17 +82,17 @@ class Layout:
         if key != self.key or not count or len(window) < start + _LONG_HEAD:
             return start
         eights: NDArray[np.uint64] = np.ndarray((len(window) - 7,), "<u8", window, 0, (1,))
-        fours: NDArray[np.uint32] = np.ndarray((len(window) - 3,), "<u4", window, 0, (1,))
         shift, index, next_wanted = start, 0, 0
-        places = self.at + shift
         for _ in range(_MOST_DIFFERENT):
             # Only what lies in the window with its value: the rest, and a cut-off end, is the walk's.
-            inside = int(self.ends[index:].searchsorted(len(window) - shift, "right"))
-            inside = min(inside, int(places[index:].searchsorted(len(window) - _LONG_HEAD, "right")))
-            here = places[index : index + inside]
-            part = slice(index, index + inside)
-            fits = (eights[here] == self.heads[part]) & ((fours[here + 8] == self.tails[part]) | ~self.long[part])
-            good = inside if fits.all() else int(fits.argmin())
+            inside = count - index
+            places = self.at[index:] + shift
+            if self.end + shift + _LONG_HEAD > len(window):
+                inside = int(self.ends[index:].searchsorted(len(window) - shift, "right"))
+                inside = min(inside, int(places.searchsorted(len(window) - _LONG_HEAD, "right")))
+                places = places[:inside]
+            good = _equal(eights[places], self.heads[index : index + inside])
+            good = self._tails_equal(window, shift, index, index + good) - index
             next_wanted = self._take(window, shift, index + good, next_wanted, values)
             index += good
             if index == count or good == inside:
@@ -93,17 +105,37 @@ class Layout:
             shift += longer
             if index == count:
                 break
-            places = self.at + shift
         return (self.end if index == count else int(self.at[index])) + shift
+
+    def _tails_equal(self, window: bytes, shift: int, index: int, stop: int) -> int:
+        """Return the first element from `index` to `stop` whose long head ends otherwise than learned, or `stop`."""
+        first, last = bisect_left(self.long, index), bisect_left(self.long, stop)
+        if first == last:
+            return stop
+        fours: NDArray[np.uint32] = np.ndarray((len(window) - 3,), "<u4", window, 0, (1,))
+        good = first + _equal(fours[self.tails_at[first:last] + shift], self.tails[first:last])
+        return stop if good == last else self.long[good]
 
     def _take(self, window: bytes, shift: int, stop: int, wanted: int, values: dict[int, bytes]) -> int:
         """Copy the wanted values among the elements before `stop`; return the next wanted one."""
-        table = self.wanted
-        while wanted < len(table) and table[wanted][0] < stop:
-            _, tag, begin, length = table[wanted]
-            values[tag] = window[begin + shift : begin + shift + length]
-            wanted += 1
-        return wanted
+        last = bisect_left(self.wanted, (stop,), wanted)
+        if last > wanted:
+            tags, unpack, begin = self.cuts.get((wanted, last)) or self._cut(wanted, last)
+            values.update(zip(tags, unpack(window, begin + shift), strict=True))
+        return last
+
+    def _cut(self, wanted: int, last: int) -> Cut:
+        """Make what copies the wanted values from `wanted` to `last`."""
+        run = self.wanted[wanted:last]
+        begin = reached = run[0][2]
+        pattern = ""
+        for _, _, place, length in run:
+            pattern += f"{place - reached}x{length}s"
+            reached = place + length
+        if len(self.cuts) >= _MOST_CUTS:
+            self.cuts.clear()
+        made = self.cuts[wanted, last] = (tuple(one[1] for one in run), struct.Struct(pattern).unpack_from, begin)
+        return made
 
     def _changed(
         self, window: bytes, index: int, shift: int, wanted: int, values: dict[int, bytes]
@@ -114,7 +146,7 @@ class Layout:
         if window[at : at + 4] != old[:4] or (not self.key[1] and window[at + 4 : at + 6] != old[4:6]):
             return None
         end = int(self.at[index + 1]) if index + 1 < len(self.at) else self.end
-        if self.long[index]:
+        if index in self.long:
             head, (length,) = 12, struct.unpack_from("<I", window, at + 8)
         elif self.key[1]:
             head, (length,) = 8, struct.unpack_from("<I", window, at + 4)
@@ -157,9 +189,18 @@ class Layout:
         fours: NDArray[np.uint32] = np.ndarray((len(window) - 3,), "<u4", window, 0, (1,))
         self.key, self.at = key, place - first
         self.ends = np.array([one[0] + one[2] + one[3] for one in found], np.int64) - first
-        self.heads, self.tails = eights[place].copy(), fours[place + 8].copy()
-        self.long = np.array([one[2] == _LONG_HEAD for one in found])
+        self.heads = eights[place]
+        self.long = [n for n, one in enumerate(found) if one[2] == _LONG_HEAD]
+        tails = place[self.long] + 8
+        self.tails_at, self.tails = tails - first, fours[tails]
         self.wanted = [
             (n, tag, at + head - first, length) for n, (at, tag, head, length) in enumerate(found) if tag in keep
         ]
+        self.cuts = {}
         self.end = int(self.ends[-1])
+
+
+def _equal(these: NDArray[Any], those: NDArray[Any]) -> int:
+    """Return how many of the first entries are equal."""
+    same = these == those
+    return len(same) if same.all() else int(same.argmin())

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mri.core.errors import BrokenFile, FileProblem, MissingExtra, OutOfMemory, UnsupportedImage
-from napari_mri.io.decoding import plugin_for, tamed
+from napari_mri.io.decoding import pages
 from napari_mri.io.dicom_bytes import BIG, PLAIN, UNDEFINED, cut_off
 from napari_mri.io.dicom_header import File, Frame
 from napari_mri.io.dicom_series import Stack
@@ -98,8 +98,7 @@ def _check_length(file: File) -> None:
     if file.elements.syntax not in PLAIN or file.elements.pixels_length == UNDEFINED:
         return
     needed = file.rows * file.columns * file.n_frames * stored_type(file).itemsize
-    whole = file.elements.whole
-    there = (len(whole) if whole is not None else os.path.getsize(file.place)) - file.elements.pixels_at
+    there = file.elements.size - file.elements.pixels_at
     if there < needed:
         raise BrokenFile(
             f"{file.path.name} is cut off: {max(there, 0) / 1e6:.2f} of {needed / 1e6:.2f} MB of pixels are there.",
@@ -177,20 +176,15 @@ def _tidy(file: File, values: NDArray[Any]) -> None:
 
 def _decode(file: File, slots: list[Slot], out: NDArray[Any]) -> None:
     """Let pydicom and its plugins decode compressed frames."""
-    from pydicom.pixels import iter_pixels
-
     wanted = sorted({frame.number for frame, _, _ in slots})
     try:
-        with tamed():
-            plugin = plugin_for(file.elements.syntax)
-            found = iter_pixels(file.path, raw=True, indices=wanted, decoding_plugin=plugin)
-            pages = dict(zip(wanted, found, strict=True))
+        found = dict(zip(wanted, pages(file.path, file.elements, file.n_frames, wanted), strict=True))
     except _DECODING as error:
         raise _undecoded(file, error) from error
     except (OSError, struct.error) as error:
         raise FileProblem(f"Cannot read {file.path.name}: {error}.") from error
     for frame, t, k in slots:
-        page = pages[frame.number]
+        page = found[frame.number]
         if page.shape != (file.rows, file.columns):
             raise BrokenFile(f"{file.path.name} unpacks to {page.shape}, not to {(file.rows, file.columns)}.")
         out[t, k] = page if frame.tile is None else _tile(page, frame)

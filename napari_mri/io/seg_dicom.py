@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_mri.core.errors import BrokenFile, MissingExtra, UnsupportedImage
 from napari_mri.core.volume import Frames, Labels, Origin, Volume
 from napari_mri.io.colors import rgb_of_lab
-from napari_mri.io.decoding import plugin_for, tamed
+from napari_mri.io.decoding import pages
 from napari_mri.io.dicom_bytes import PLAIN
 from napari_mri.io.formats import Format
 from napari_mri.io.layered import SEGMENTS
@@ -125,11 +125,8 @@ def _pages(seg: Seg) -> NDArray[Any]:
 
 def _decoded(seg: Seg) -> NDArray[Any]:
     try:
-        from pydicom.pixels import iter_pixels
-
-        with tamed():
-            stream = iter_pixels(seg.path, raw=True, decoding_plugin=plugin_for(seg.elements.syntax))
-            pages = [np.asarray(page).reshape(seg.rows, seg.columns) for page in stream]
+        stream = pages(seg.path, seg.elements, seg.n_frames)
+        found = [np.asarray(page).reshape(seg.rows, seg.columns) for page in stream]
     except ImportError as error:
         raise MissingExtra(
             "A package that unpacks compressed DICOM is missing.", hint="Install [formats]."
@@ -138,11 +135,11 @@ def _decoded(seg: Seg) -> NDArray[Any]:
         raise UnsupportedImage(
             f"The compressed pixels of {seg.path.name} cannot be unpacked.", hint="Export it uncompressed."
         ) from error
-    if len(pages) != seg.n_frames:
+    if len(found) != seg.n_frames:
         raise BrokenFile(
-            f"{seg.path.name} is damaged: {len(pages)} of {seg.n_frames} frames are there.", hint=_AGAIN
+            f"{seg.path.name} is damaged: {len(found)} of {seg.n_frames} frames are there.", hint=_AGAIN
         )
-    return np.stack(pages)
+    return np.stack(found)
 
 
 def _page(seg: Seg, pages: NDArray[Any], number: int) -> NDArray[np.bool_]:

@@ -1,5 +1,7 @@
 """Decoders that give up do so as Python code does; the one that ends the process is asked last."""
 
+import time
+
 import numpy as np
 import pytest
 from pydicom.uid import JPEGLSLossless, RLELossless
@@ -26,14 +28,32 @@ def test_gdcm_is_not_asked_where_another_decoder_is_there():
     assert plugin_for("1.2.3.4") == ""
 
 
-def test_damaged_rle_ends_in_a_sentence(tmp_path):
+def packed(path, syntax, side=20):
+    """Write one compressed slice of noise; return its bytes."""
     ds = header()
-    set_pixels(ds, np.random.default_rng(0).integers(0, 900, (16, 20)).astype(np.int16))
+    set_pixels(ds, np.random.default_rng(0).integers(0, 900, (side, side)).astype(np.int16))
     ds.ImagePositionPatient, ds.ImageOrientationPatient, ds.PixelSpacing = [0, 0, 0], [1, 0, 0, 0, 1, 0], [1, 1]
     ds.SeriesInstanceUID = ds.StudyInstanceUID = "1.2.3"
-    ds.compress(RLELossless)
-    ds.save_as(tmp_path / "a.dcm", enforce_file_format=True)
-    raw = (tmp_path / "a.dcm").read_bytes()
+    ds.compress(syntax)
+    ds.save_as(path, enforce_file_format=True)
+    return path.read_bytes()
+
+
+def test_a_jpeg_ls_stream_without_its_end_is_refused_at_once(tmp_path):
+    pytest.importorskip("jpeg_ls")
+    path = tmp_path / "a.dcm"
+    raw = packed(path, JPEGLSLossless, 256)
+    assert outcome(path)[0] == "volume"
+    start = raw.rfind(b"\xff\xd8\xff")
+    for keep in (0.01, 0.3, 0.6, 0.99):
+        path.write_bytes(raw[: start + int(keep * (len(raw) - start))])
+        began = time.process_time()
+        assert outcome(path)[0] == "refused"
+        assert time.process_time() - began < 2  # CharLS alone takes 5 s
+
+
+def test_damaged_rle_ends_in_a_sentence(tmp_path):
+    raw = packed(tmp_path / "a.dcm", RLELossless)
     assert outcome(tmp_path / "a.dcm")[0] == "volume"
     start = raw.rfind(b"\xe0\x7f\x10\x00")
     rng = np.random.default_rng(1)
