@@ -13,6 +13,7 @@ from napari_mri.core.volume import Volume
 from napari_mri.io.atomic import atomic_path
 from napari_mri.io.deidentify import Removed, Rules, not_for_sharing, take_out
 from napari_mri.io.dicom_bytes import DEFLATED, looks_like_dicom, walk_file
+from napari_mri.io.unquoted import unquoted
 
 _BROKEN = (
     ValueError,
@@ -61,6 +62,7 @@ class Report:
         return told + [f"warning: {warning}" for warning in self.removed.warnings]
 
 
+@unquoted()
 def deidentify(
     source: Path | str,
     target: Path | str,

@@ -20,6 +20,7 @@ from napari_mri.io.dicom_bytes import walk_file
 from napari_mri.io.dicom_header import numbers, short, text, whole
 from napari_mri.io.layered import check_still, is_layered, segments_of
 from napari_mri.io.lps import turned_affine, turned_points
+from napari_mri.io.unquoted import unquoted
 
 ENDINGS = (".seg.dcm", ".dcm")
 VALUE = "label value {}"
@@ -53,6 +54,7 @@ def write(volume: Volume, path: Path) -> None:
     write_seg(volume, path)
 
 
+@unquoted()
 def write_seg(labels: Labels, path: Path, source: Path | None = None, *, patient: bool = False) -> None:
     """Write labels as a binary DICOM SEG.
 

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import warnings
 import zlib
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from napari_mri.cli import main
 from napari_mri.core.errors import BadOption
 from napari_mri.core.volume import Labels
 from napari_mri.io.bids import save_derivative
+from napari_mri.io.deidentified import deidentify
 from napari_mri.io.export import export
 from napari_mri.io.files import load, load_all, save
 from napari_mri.io.formats import all_formats
@@ -138,6 +140,32 @@ def test_commands_and_caches(tmp_path, scan):
     for place in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
         for path in written(Path(os.environ[place])) if Path(os.environ[place]).is_dir() else ():
             assert not leaks(path), path
+
+
+def test_no_library_quotes_values_of_a_wrong_form(tmp_path, caplog, recwarn):
+    """A name in a field for dates is what pydicom warns of, with the value."""
+    wrong = {**PLANTED, "PatientBirthDate": "Quimby 1943", "PatientName": "Zebulon" * 20, "PatientAge": "Oddington"}
+
+    def edit(ds, k):
+        for key, value in wrong.items():
+            setattr(ds, key, value)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write_series(tmp_path / "in", ramp(GRID.shape), GRID, edit)
+    caplog.clear()
+    caplog.set_level(logging.DEBUG)
+    warnings.simplefilter("always")
+    scan = load(tmp_path / "in")
+    labels = scan.with_labels((scan.data % 7 == 0).astype(np.uint8))
+    export(labels, tmp_path / "in" / "a.seg.dcm", patient=True)
+    save(labels, tmp_path / "in" / "a.rtstruct.dcm")
+    assert len(load_all(tmp_path / "in")) == 3
+    deidentify(tmp_path / "in", tmp_path / "out")
+    said = [record.getMessage() for record in caplog.records] + [str(one.message) for one in recwarn]
+    assert len(said) > 100  # highdicom tells what it copies
+    names = re.compile("|".join(rf"\b{re.escape(word)}" for word in [*WORDS, *ISO] if word != "Clinic"), re.IGNORECASE)
+    assert [line for line in said if names.search(line)] == []
 
 
 def test_the_person_goes_along_only_where_it_was_asked_for(tmp_path, scan):
