@@ -22,7 +22,7 @@ Array = NDArray[np.float32]
 
 WEIGHTS = Weights(
     file="denoiser.safetensors",
-    sha256="b29707a0d0b9497caf78092b80c78b28d2db29eb410e787baf2b39e5166b0bc2",
+    sha256="ba9f8c32d95d48e34fd03212cef9d041e7c21201518da762ffa31dd2e4c171b8",
     licence="BSD-3-Clause",
     shipped=True,
 )
@@ -30,16 +30,16 @@ WEIGHTS = Weights(
 CARD = Card(
     name="net3d",
     task=DENOISE,
-    title="Trained 3D network (early weights)",
+    title="Trained 3D network",
     says=(
-        "Our own network, told the noise level, for any single volume; by far the quickest. Its weights come from a "
-        "short training on synthetic images and remove less noise than non-local means: for a quick look only."
+        "Our own network, told the noise level, for any single volume; by far the quickest. Trained on synthetic images "
+        "only, it removes about as much noise as non-local means and less than non-local PCA: for a quick look."
     ),
     wants=Wants(axes="RAS", min_slices=3),
     needs=("torch", "safetensors", "scipy"),
     weights=(WEIGHTS,),
     cite="Our own; noise map as in Zhang et al., FFDNet, IEEE TIP 2018;27:4608",
-    # Below 0 until its figures in docs/denoise.md pass those of non-local means: never a default before that.
+    # Below 0 until its figures in docs/denoise.md pass those of non-local PCA: never a default before that.
     rank=-1,
 )
 
@@ -99,7 +99,7 @@ def denoised(data: Array, sigma: Array, rician: bool, rt: Runtime) -> Array:
     unit = np.float32(brightness(data))
     pair = np.stack([data / unit, sigma / unit])
     # Reflected beyond the border, so that the rim of a scan (and a thin one) has neighbours to learn from.
-    sides = [_beyond(n, net.multiple) for n in data.shape]
+    sides = [beyond(n, net.multiple) for n in data.shape]
     full = np.pad(pair, [(0, 0), *sides], mode="symmetric")
     tiling = cut(full.shape[1:], net.multiple)
     answer = run_net(Told(net, rician), full, tiling, rt).mean[0]
@@ -108,7 +108,7 @@ def denoised(data: Array, sigma: Array, rician: bool, rt: Runtime) -> Array:
     return np.asarray(np.maximum(clean, 0) if rician else clean, dtype=np.float32)
 
 
-def _beyond(n: int, multiple: int) -> tuple[int, int]:
+def beyond(n: int, multiple: int) -> tuple[int, int]:
     """How much to reflect on both sides: to a multiple, at least two voxels where the scan allows it."""
     least = n + 2 * min(2, n)
     total = -(-least // multiple) * multiple - n

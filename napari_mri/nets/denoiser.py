@@ -34,11 +34,13 @@ class Residual(nn.Module):
         return x + self.second(F.relu(self.first(x)))
 
 
-class Denoiser(nn.Module):
-    """Noise-level-aware denoiser.
+class Trunk(nn.Module):
+    """A residual U-Net without normalisation, on folded voxels: what the nets against noise have in common.
 
     Parameters
     ----------
+    ins : int
+        Channels of the folded input.
     widths : tuple of int
         Channels per level, finest (two voxels) first; every level halves the grid.
     depths : tuple of int
@@ -46,14 +48,14 @@ class Denoiser(nn.Module):
 
     Notes
     -----
-    Sides must be multiples of `multiple`; `reach` voxels around a voxel can sway its answer.
+    Sides must be multiples of `multiple`. The last layer begins at zero.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (16, 32, 64), depths: tuple[int, ...] = (1, 1, 2)) -> None:
+    def __init__(self, ins: int, widths: tuple[int, ...], depths: tuple[int, ...]) -> None:
         super().__init__()
         self.widths, self.depths = tuple(widths), tuple(depths)
         self.multiple = 2 ** len(widths)
-        self.stem = nn.Conv3d(11, widths[0], 3, padding=1)
+        self.stem = nn.Conv3d(ins, widths[0], 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         self.widen, self.up = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
@@ -64,6 +66,33 @@ class Denoiser(nn.Module):
                 self.up.append(nn.Sequential(*[Residual(width) for _ in range(depths[level])]))
         self.head = nn.Conv3d(widths[0], 8, 3, padding=1, bias=False)
         nn.init.zeros_(self.head.weight)
+
+    def trunk(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, ins, I/2, J/2, K/2) to (B, 1, I, J, K)."""
+        x = self.stem(x.contiguous(memory_format=torch.channels_last_3d))
+        skips = []
+        for depth, down in enumerate(self.down):
+            x = down(x)
+            if depth < len(self.shrink):
+                skips.append(x)
+                x = self.shrink[depth](x)
+        for depth in reversed(range(len(self.shrink))):
+            wide = F.interpolate(self.widen[depth](x), scale_factor=2.0, mode="nearest")
+            x = self.up[depth](wide + skips[depth])
+        return unfold(self.head(x))
+
+
+class Denoiser(Trunk):
+    """Noise-level-aware denoiser.
+
+    Parameters
+    ----------
+    widths, depths : tuple of int
+        See `Trunk`.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 64), depths: tuple[int, ...] = (1, 1, 2)) -> None:
+        super().__init__(11, widths, depths)
 
     def forward(self, scan: torch.Tensor, sigma: torch.Tensor, rician: torch.Tensor) -> torch.Tensor:
         """Denoise.
@@ -89,17 +118,7 @@ class Denoiser(nn.Module):
         ratio = (mean / level).clamp(min=0)
         weak = 2 / (1 + ratio)
         x = torch.cat([detail, 0.5 * torch.log1p(ratio), weak, weak * rician], 1)
-        x = self.stem(x.contiguous(memory_format=torch.channels_last_3d))
-        skips = []
-        for depth, down in enumerate(self.down):
-            x = down(x)
-            if depth < len(self.shrink):
-                skips.append(x)
-                x = self.shrink[depth](x)
-        for depth in reversed(range(len(self.shrink))):
-            wide = F.interpolate(self.widen[depth](x), scale_factor=2.0, mode="nearest")
-            x = self.up[depth](wide + skips[depth])
-        noise = unfold(self.head(x)).to(scan.dtype)
+        noise = self.trunk(x).to(scan.dtype)
         return scan - MOST * sigma * torch.tanh(noise / MOST)
 
 
@@ -126,12 +145,17 @@ class Told(nn.Module):
 
 def from_state(state: dict[str, torch.Tensor]) -> Denoiser:
     """Build the `Denoiser` a state dict belongs to: its widths and depths are read from the tensors."""
+    net = Denoiser(*sizes(state))
+    net.load_state_dict(state)
+    return net
+
+
+def sizes(state: dict[str, torch.Tensor]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the widths and depths of the `Trunk` a state dict belongs to."""
     levels = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("down."))
     widths = [int(state["stem.weight"].shape[0])]
     widths += [int(state[f"shrink.{level}.weight"].shape[0]) for level in range(levels - 1)]
     depths = [
         1 + max(int(name.split(".")[2]) for name in state if name.startswith(f"down.{level}.")) for level in range(levels)
     ]
-    net = Denoiser(tuple(widths), tuple(depths))
-    net.load_state_dict(state)
-    return net
+    return tuple(widths), tuple(depths)
