@@ -168,10 +168,15 @@ def deepest(mask: np.ndarray, gen: torch.Generator | None = None) -> tuple[np.nd
     """Return the voxel (3,) deepest inside a mask and its depth; with `gen` any voxel, deep ones more often."""
     import edt
 
-    depth = edt.edt(np.ascontiguousarray(mask), black_border=False, parallel=1)
+    part, low = mask, np.zeros(3, dtype=int)
+    if mask.any():  # only the box that holds the mask, and what bounds it, can matter
+        along = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+        low = np.array([max(0, at[0] - 1) for at in along])
+        part = mask[tuple(slice(a, at[-1] + 2) for a, at in zip(low, along, strict=True))]
+    depth = edt.edt(np.ascontiguousarray(part), black_border=False, parallel=1)
     top = float(depth.max())
     if gen is None or top <= 0:
-        return np.asarray(np.unravel_index(int(depth.argmax()), mask.shape)), top
+        return np.asarray(np.unravel_index(int(depth.argmax()), part.shape)) + low, top
     flat = torch.from_numpy(depth.reshape(-1))
     good = torch.nonzero(flat >= min(top, 1.0 + 0.3 * top)).reshape(-1)
     pick = int(good[int(torch.randint(len(good), (), generator=gen))])

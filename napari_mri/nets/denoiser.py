@@ -156,6 +156,7 @@ def sizes(state: dict[str, torch.Tensor]) -> tuple[tuple[int, ...], tuple[int, .
     widths = [int(state["stem.weight"].shape[0])]
     widths += [int(state[f"shrink.{level}.weight"].shape[0]) for level in range(levels - 1)]
     depths = [
-        1 + max(int(name.split(".")[2]) for name in state if name.startswith(f"down.{level}.")) for level in range(levels)
+        1 + max(int(name.split(".")[2]) for name in state if name.startswith(f"down.{level}."))
+        for level in range(levels)
     ]
     return tuple(widths), tuple(depths)
