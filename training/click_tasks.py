@@ -180,7 +180,7 @@ def deepest(mask: np.ndarray, gen: torch.Generator | None = None) -> tuple[np.nd
     flat = torch.from_numpy(depth.reshape(-1))
     good = torch.nonzero(flat >= min(top, 1.0 + 0.3 * top)).reshape(-1)
     pick = int(good[int(torch.randint(len(good), (), generator=gen))])
-    return np.asarray(np.unravel_index(pick, mask.shape)), top
+    return np.asarray(np.unravel_index(pick, part.shape)) + low, top
 
 
 def _part(mask: torch.Tensor, side: int, gen: torch.Generator) -> tuple[slice, ...]:
