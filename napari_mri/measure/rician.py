@@ -125,7 +125,7 @@ def stabilised(data: ArrayLike, sigma: ArrayLike) -> Array:
     return _stable_at(scaled, t.mean, t.spread, t.stable).astype(np.float32)
 
 
-def back_from_stabilised(data: ArrayLike, sigma: ArrayLike) -> Array:
+def back_from_stabilised(data: ArrayLike, sigma: ArrayLike, doubt: float = 0.0) -> Array:
     """Return the signal whose stabilised magnitudes average to `data`: the exact unbiased inverse.
 
     Parameters
@@ -134,14 +134,23 @@ def back_from_stabilised(data: ArrayLike, sigma: ArrayLike) -> Array:
         A denoised result in the stabilised scale.
     sigma : float or array_like
         As given to `stabilised`.
+    doubt : float
+        Standard deviation that `data` may still have. Above 0 the mean over it is returned, so that weak signal does
+        not fall onto 0, of which no logarithm can be taken.
 
     Returns
     -------
-    ndarray of float32, the noise-free signal; 0 at and below the noise floor.
+    ndarray of float32, the noise-free signal; without doubt 0 at and below the noise floor.
     """
     t = tables()
     d = np.asarray(data, dtype=np.float64)
-    inside = np.interp(d, t.stable_mean, t.snr)
+    ramp = t.snr
+    if doubt > 0:
+        steps, weights = np.polynomial.hermite_e.hermegauss(15)
+        ramp = np.interp(t.stable_mean[:, None] + doubt * steps, t.stable_mean, t.snr) @ (weights / weights.sum())
+        # Beyond the table the two inverses are the same straight line.
+        ramp = np.where(t.stable_mean > t.stable_mean[-1] - 8 * doubt, t.snr, ramp)
+    inside = np.interp(d, t.stable_mean, ramp)
     found = np.where(d > t.stable_mean[-1], t.snr[-1] + (d - t.stable_mean[-1]), inside)
     return np.asarray(found * np.asarray(sigma, dtype=np.float64), dtype=np.float32)
 

@@ -1,12 +1,17 @@
-"""Denoise a 4D series by guessing each frame from its neighbours: the first stage of DDM², made quick.
+"""Denoise a 4D series by frames that neighbour one another, learned on that very series; no weights.
 
-The noise of a frame is independent of that in the others, so a net that never sees the frame it guesses cannot
-learn its noise. Frames are neighbours by gradient direction within one shell, or by time; with ten directions or
-more a smooth function on the sphere, fitted to the others, is the first of its inputs. The guess and the frame
-itself are then mixed by how good guesses are at each place, so what only one direction shows is not lost. All of
-it happens in a scale in which Rician noise is Gaussian; the way back takes the noise floor away.
+Two ways. ``alike`` gathers places that look alike over all frames and takes out of each group of frames what noise
+alone explains there (`nets/alike_frames.py`). ``net`` is the first stage of DDM², made quick: the noise of a frame is
+independent of that in the others, so a net that never sees the frame it guesses cannot learn its noise. Frames are
+neighbours by gradient direction within one shell, or by time; with ten directions or more a smooth function on the
+sphere, fitted to the others, is the first of its inputs. The guess and the frame itself are then mixed by how good
+guesses are at each place, so what only one direction shows is not lost.
+
+Both keep b0 frames and shells apart, and work in a scale in which Rician noise is Gaussian; the way back takes the
+noise floor away.
 
 Reference: Xiang et al., DDM², ICLR 2023 (stage I). Lehtinen et al., Noise2Noise, ICML 2018.
+Veraart et al., NeuroImage 2016;142:394. Chen et al., XQ-NLM, MICCAI 2016.
 """
 
 from __future__ import annotations
@@ -17,10 +22,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mri.core.errors import UnsupportedImage
+from napari_mri.core.errors import Cancelled, UnsupportedImage
 from napari_mri.core.model import DENOISE, Card, Model, Runtime, Wants, knob
 from napari_mri.core.volume import Volume
-from napari_mri.engine.lesson import Plan, learn
+from napari_mri.engine.lesson import Plan, finish_early, learn
 from napari_mri.measure import removal as shared
 from napari_mri.measure import rician, shells
 
@@ -36,30 +41,40 @@ CARD = Card(
     task=DENOISE,
     title="Learn from neighbouring frames",
     says=(
-        "For diffusion, functional and dynamic series: each frame is guessed from the frames nearest to it, learned "
+        "For diffusion, functional and dynamic series: frames that neighbour one another are cleaned together, learned "
         "on this very series without weights. Shells are kept apart. Motion between frames becomes blur."
     ),
     wants=Wants(axes="", min_slices=1, frames=True, min_frames=3),
     needs=("torch", "scipy"),
-    cite="Xiang et al., DDM², ICLR 2023, stage I; Noise2Noise, ICML 2018",
+    cite="After Veraart et al., NeuroImage 2016;142:394; XQ-NLM, MICCAI 2016; DDM², ICLR 2023, stage I",
     rank=2,
 )
+
+
+DOUBT = 0.2
+"""Standard deviation that the cleaned frames still have about, in that of the noise."""
 
 
 @dataclass(frozen=True)
 class Params:
     """Options of the neighbour-frame denoiser."""
 
-    neighbours: int = knob(6, "How many of the nearest frames a frame is guessed from.", low=2, high=16)
+    way: str = knob(
+        "alike",
+        "'alike': places that look alike in all frames are cleaned together, one shell at a time. 'net': a small network "
+        "learns to guess each frame from the frames nearest to it, and never sees the frame it guesses.",
+        choices=("alike", "net"),
+    )
     strength: float = knob(
         1.0,
-        "How strong the noise is taken to be when the guess and the frame itself are mixed: 0 gives the frame back, "
+        "How strong the noise is taken to be, as a multiple of what was found: 0 gives the series back; for 'net', "
         "large values the bare guess.",
         low=0.0,
         high=4.0,
     )
-    minutes: float = knob(4.0, "Longest time to learn.", low=0.02, high=600.0, unit="min")
-    steps: int = knob(500, "Most learning steps.", low=1, high=100_000)
+    neighbours: int = knob(6, "How many of the nearest frames 'net' guesses a frame from.", low=2, high=16)
+    minutes: float = knob(4.0, "Longest time 'net' learns.", low=0.02, high=600.0, unit="min")
+    steps: int = knob(500, "Most learning steps of 'net'.", low=1, high=100_000)
     sigma: float = knob(0.0, shared.SIGMA_SAYS, low=0.0, high=1e9)
     kind: str = knob("auto", shared.KIND_SAYS, choices=shared.KINDS)
 
@@ -76,7 +91,7 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     Raises
     ------
     UnsupportedImage
-        If no group of frames has three members to learn from one another.
+        If the scan is no series; for 'net', if no group of frames has three members to learn from one another.
     """
     rt.report(0.0, "measuring the noise")
     if scan.data.ndim != 4:
@@ -86,11 +101,56 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     if sigma <= 0:
         rt.warn("No noise was found, so nothing was changed.")
         return shared.handed_over(scan, data, 0.0, rt)
+    if p.strength <= 0:
+        return shared.handed_over(scan, data, 0.0, rt)
+    if p.way == "alike":
+        return shared.handed_over(scan, _alike(data, sigma * p.strength, is_rician, scan, rt), sigma, rt)
+    return shared.handed_over(scan, _by_net(data, sigma, is_rician, scan, p, rt), sigma, rt)
+
+
+def _alike(data: Array, sigma: float, is_rician: bool, scan: Volume, rt: Runtime) -> Array:
+    """Clean alike places together, twice: the second time they are compared in the first result."""
+    import torch
+
+    from napari_mri.nets import alike_frames
+
+    even = rician.stabilised(np.maximum(data, 0), sigma) if is_rician else data / np.float32(sigma)
+    series = torch.from_numpy(np.ascontiguousarray(even, dtype=np.float32)).to(rt.device)
+    groups = shells.groups(scan)
+    layout = alike_frames.Layout.of(scan.grid.shape, scan.grid.spacing)
+    floor = float(rician.tables().stable_mean[0])
+    air = alike_frames.background(series, groups, floor) if is_rician else None
+
+    def clean(guide: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        def tell(fraction: float) -> None:
+            rt.report(low + (high - low) * fraction, "cleaning places that look alike")
+
+        return alike_frames.cleaned(series, guide, groups, layout, air, tell)
+
+    with torch.inference_mode():
+        answer = clean(series, 0.05, 0.5)
+        try:
+            answer = clean(answer, 0.5, 0.95)
+        except Cancelled:
+            if not finish_early(rt):
+                raise
+            rt.warn("Stopped before the second pass: the result is that of the first, the best so far.")
+    if not is_rician or air is None:
+        return np.asarray(answer.cpu().numpy() * np.float32(sigma))
+    # In air the exact inverse: there is no weak signal to save.
+    plain, bare = answer.cpu().numpy(), air.cpu().numpy()
+    result = rician.back_from_stabilised(plain, sigma, DOUBT)
+    result[bare] = rician.back_from_stabilised(plain[bare], sigma)
+    return result
+
+
+def _by_net(data: Array, sigma: float, is_rician: bool, scan: Volume, p: Params, rt: Runtime) -> Array:
+    """Guess each frame from those nearest to it; groups of fewer than three frames stay as they were."""
     groups = [g for g in shells.groups(scan) if len(g) >= 3]
     if not groups:
         raise UnsupportedImage(
             "No three frames have the same b-value, so none can be guessed from the others.",
-            hint="Use the model nlpca, frame by frame.",
+            hint="Use the way 'alike', or the model nlpca.",
         )
     even = rician.stabilised(data, sigma) if is_rician else data / np.float32(sigma)
     result = data.copy()
@@ -101,7 +161,7 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     left = scan.n_frames - sum(map(len, groups))
     if left:
         rt.warn(f"{left} frames have no two others of the same b-value and were left as they were.")
-    return shared.handed_over(scan, result, sigma, rt)
+    return result
 
 
 def _group(even: Array, group: list[int], scan: Volume, p: Params, rt: Runtime, share: tuple[float, float]) -> Array:
@@ -160,7 +220,10 @@ class _Draw:
         inputs, targets = [], []
         for _ in range(count):
             frame = int(torch.randint(len(self.table), (), generator=self.gen))
-            at = [int(torch.randint(n - s + 1, (), generator=self.gen)) for n, s in zip(self.series.shape[1:], self.size, strict=True)]
+            at = [
+                int(torch.randint(n - s + 1, (), generator=self.gen))
+                for n, s in zip(self.series.shape[1:], self.size, strict=True)
+            ]
             box = tuple(slice(a, a + s) for a, s in zip(at, self.size, strict=True))
             turns = [axis for axis in (1, 2, 3) if float(torch.rand((), generator=self.gen)) < 0.5]
             inputs.append(self.series[(self.table[frame], *box)].flip(turns))
@@ -169,7 +232,11 @@ class _Draw:
 
 
 def _guessed(
-    net: Neighbours | torch.nn.Module, series: torch.Tensor, table: list[list[int]], rt: Runtime, share: tuple[float, float]
+    net: Neighbours | torch.nn.Module,
+    series: torch.Tensor,
+    table: list[list[int]],
+    rt: Runtime,
+    share: tuple[float, float],
 ) -> Array:
     """Guess every frame; slabs along the first axis keep memory low."""
     import torch
