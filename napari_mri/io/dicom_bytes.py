@@ -204,15 +204,17 @@ def _meta(source: Source, start: int, found: Elements) -> int:
     """Read the transfer syntax; return where the data set begins."""
     window, at = source.window, start
     syntax = ""
-    while at + 12 <= len(window) and window[at : at + 2] == b"\x02\x00":
-        vr = window[at + 4 : at + 6]
+    unpack_start, unpack_word = _LITTLE_STRUCTS
+    while at + 12 <= len(window):
+        group, element, vr, length = unpack_start(window, at)
+        if group != 2:
+            break
+        head = 8
         if vr in _LONG:
-            length, head = struct.unpack_from("<I", window, at + 8)[0], 12
-        elif vr in _SHORT:
-            length, head = struct.unpack_from("<H", window, at + 6)[0], 8
-        else:
-            length, head = struct.unpack_from("<I", window, at + 4)[0], 8
-        if window[at + 2 : at + 4] == b"\x10\x00":
+            length, head = unpack_word(window, at + 8)[0], 12
+        elif vr not in _SHORT:
+            length = unpack_word(window, at + 4)[0]
+        if element == 0x0010:
             syntax = window[at + head : at + head + length].decode("latin-1").rstrip("\0 ")
         at += head + length
         if at + 12 > source.base + len(window):

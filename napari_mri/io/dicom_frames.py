@@ -60,16 +60,15 @@ def frames_of(file: File) -> list[Frame]:
 
 def _check_places(file: File, frames: list[Frame]) -> None:
     """Refuse positions and directions that are no numbers, or beyond all scanners."""
-    turns = {frame.turn for frame in frames if frame.turn is not None}
-    spots = [frame.position for frame in frames if frame.position is not None]
-    # A sum is quicker than a look at each, and NaN and infinity go through to it.
-    if not all(abs(x) + abs(y) + abs(z) <= _FARTHEST for x, y, z in spots) or not all(
-        sum(map(abs, turn)) <= _FARTHEST for turn in turns
-    ):
-        raise BrokenFile(
-            f"{file.path.name} tells a slice position that cannot be.",
-            hint="The header is damaged; export the series again.",
-        )
+    told: set[tuple[float, ...] | None] = {frame.turn for frame in frames}
+    told.update([frame.position for frame in frames])
+    for values in told:
+        # A sum is quicker than a look at each; NaN and infinity go through to it.
+        if values is not None and not sum(map(abs, values)) <= _FARTHEST:
+            raise BrokenFile(
+                f"{file.path.name} tells a slice position that cannot be.",
+                hint="The header is damaged; export the series again.",
+            )
 
 
 def _shifted(first: Frame, number: int) -> tuple[float, float, float] | None:

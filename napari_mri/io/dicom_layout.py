@@ -203,4 +203,7 @@ class Layout:
 def _equal(these: NDArray[Any], those: NDArray[Any]) -> int:
     """Return how many of the first entries are equal."""
     same = these == those
-    return len(same) if same.all() else int(same.argmin())
+    if not len(same):
+        return 0
+    first = int(same.argmin())  # quicker than all()
+    return len(same) if same[first] else first
