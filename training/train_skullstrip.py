@@ -24,6 +24,7 @@ from napari_mri.nets.unet import FoldedUNet
 from training.muon import Muon
 from training.paths import CACHE, DATA
 from training.synth import Head, Recipe, draw_grid, load_heads, make_sample
+from training.train_denoise import half_precision
 
 HELD_OUT = ("16", "17", "19")
 REACH = 6.0
@@ -151,6 +152,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--maps", type=Path, default=DATA)
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--run", default="skullnet", help="name of the run; checkpoints go to CACHE/RUN")
+    parser.add_argument("--init", type=Path, default=None, help="finished weights to begin from")
     parser.add_argument("--minutes", type=float, default=None, help="length of the schedule by the clock")
     parser.add_argument("--steps", type=int, default=6000, help="length of the schedule without --minutes")
     parser.add_argument("--lr", type=float, default=0.02)
@@ -177,6 +179,10 @@ def main(argv: list[str] | None = None) -> None:
     train = [h.to(args.device) if cuda else h for h in heads if h.name not in HELD_OUT]
     torch.manual_seed(args.seed)
     net = FoldedUNet().to(args.device).to(memory_format=torch.channels_last_3d)
+    if args.init is not None:
+        from safetensors.torch import load_file
+
+        net.load_state_dict({name: tensor.float() for name, tensor in load_file(args.init).items()})
     average = Averaged(net)
     kernels = [p for p in net.parameters() if p.ndim > 1]
     vectors = [p for p in net.parameters() if p.ndim == 1]
@@ -191,6 +197,7 @@ def main(argv: list[str] | None = None) -> None:
         muon.load_state_dict(state["muon"])
         adam.load_state_dict(state["adam"])
         step, spent = state["step"], state["spent"]
+    half = half_precision(args.device)
     clock = mp.Value("d", 0.0)
     stream = Stream(train, args.seed, step, args.batch, clock)
     workers = {"num_workers": 0} if cuda else {"num_workers": 1, "prefetch_factor": 4}
@@ -208,7 +215,7 @@ def main(argv: list[str] | None = None) -> None:
         muon.param_groups[0]["lr"] = args.lr * rate
         adam.param_groups[0]["lr"] = args.lr * 0.15 * rate
         image, target, seen = (part.to(args.device) for part in next(loader))
-        with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
+        with torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=half):
             answer = net(image)
         loss = loss_of(answer.float(), target, seen)
         loss.backward()

@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from training.learner import Learner
 from training.paths import CACHE, DATA
 from training.synth import load_heads
 from training.synth.geometry import chance, uniform
-from training.train_denoise import HELD_OUT, Bank, make_bank
+from training.train_denoise import HELD_OUT, Bank, half_precision, make_bank
 
 CARD = {
     "name": "through_plane",
@@ -106,7 +107,9 @@ def slices(count: int, distance: float, thickness: float, gaussian: bool = False
     sample, spline = way.measure.matrices[2], way.refine[2]
     assert sample is not None
     assert spline is not None
-    parts = [torch.from_numpy(np.ascontiguousarray(m)).float() for m in (sample, spline, spread, reading(way, 2, PARTS))]
+    parts = [
+        torch.from_numpy(np.ascontiguousarray(m)).float() for m in (sample, spline, spread, reading(way, 2, PARTS))
+    ]
     return Slices(*parts, facts(distance, thickness, gaussian))
 
 
@@ -156,7 +159,7 @@ def measured(fine: torch.Tensor, way: Slices, gen: torch.Generator, noise: float
     return torch.where(sigma > 0, torch.hypot(real, sigma * torch.randn(scan.shape, generator=gen)), scan)
 
 
-def refined(net: torch.nn.Module, scan: torch.Tensor, way: Slices) -> torch.Tensor:
+def refined(net: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], scan: torch.Tensor, way: Slices) -> torch.Tensor:
     """Return the spline and what the network adds, (B, I, J, fine), before it is corrected."""
     told = torch.tensor([way.told] * len(scan), device=scan.device)
     parts = net(scan.permute(0, 3, 1, 2)[:, None], told)  # (B, PARTS, K, I, J)
@@ -233,6 +236,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rate", type=float, default=None, help="highest learning rate instead of the schedule's")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints")
     parser.add_argument("--export", type=Path, default=None, help="folder for the weights")
     return parser.parse_args(argv)
@@ -258,17 +263,22 @@ class Training(Learner[SliceNet]):
         """Take one step; return the loss."""
         scan = measured(fine, way, gen).to(self.device)
         way = Slices(*(m.to(self.device) for m in (way.sample, way.spline, way.spread, way.read)), way.told)
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.device.startswith("cuda")):
-            answer = refined(self.net, scan, way)
-        return self.follow(loss_of(answer.float(), scan, fine.to(self.device), way), progress)
+
+        def half(slices: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+            # The net alone: what slices measure is reckoned in full precision.
+            with torch.autocast(self.device, torch.bfloat16, enabled=half_precision(self.device)):
+                return self.net(slices, told).float()
+
+        return self.follow(loss_of(refined(half, scan, way), scan, fine.to(self.device), way), progress)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Make the bank, then train or go on training."""
     args = parse(argv)
     plan = SCHEDULES[args.schedule]
+    plan = replace(plan, rate=args.rate or plan.rate)
     minutes = args.minutes or plan.minutes
-    torch.set_num_threads(1 if args.device == "cpu" else torch.get_num_threads())
+    torch.set_num_threads(args.threads)
     bank = Bank(args.cache / "denoise_bank")
     if bank.refresh() < plan.bank // 2:
         make_bank(bank.folder, plan.bank, args.maps, args.cache)

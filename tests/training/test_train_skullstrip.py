@@ -82,3 +82,10 @@ def test_training_runs_stops_resumes_and_exports(tmp_path: Path) -> None:
     card = json.loads((tmp_path / "out" / "skullnet.json").read_text())
     assert card["steps"] == second["step"]
     assert (tmp_path / "out" / "skullnet.safetensors").stat().st_size < 6e6
+    from safetensors.torch import load_file
+
+    weights = tmp_path / "out" / "skullnet.safetensors"
+    main([*common, "--run", "anew", "--init", str(weights), "--steps", "1", "--lr", "0.0001"])
+    begun = torch.load(tmp_path / "cache" / "anew" / "last.pt", weights_only=True)["net"]
+    gaps = [float((begun[k] - v.float()).abs().max()) for k, v in load_file(weights).items()]
+    assert max(gaps) < 0.01, "one small step from the weights given"
