@@ -32,6 +32,7 @@ from napari_mri.gui.choices import DeviceChoice, LayerChoice
 from napari_mri.gui.form import Form
 from napari_mri.gui.layers import LayerTuple
 from napari_mri.gui.message import Message
+from napari_mri.gui.noise_line import NoiseLine
 from napari_mri.gui.others import Others
 from napari_mri.gui.placing import Frame
 from napari_mri.gui.preview import learns, order_for, slab
@@ -66,7 +67,7 @@ class RunWidget(QWidget):
         watch(napari_viewer)
         self.scan = LayerChoice(napari_viewer, Image, "open a scan first")
         self.task, self.model, self.device = QComboBox(), QComboBox(), DeviceChoice()
-        self.says = QLabel()
+        self.says, self.noise = QLabel(), NoiseLine()
         self.form = Form()
         self.others, self.split = Others(napari_viewer), SplitBar(napari_viewer)
         self.preview_button = QPushButton("Preview")
@@ -82,6 +83,7 @@ class RunWidget(QWidget):
         self.model.currentIndexChanged.connect(self._show_model)
         self.scan.changed.connect(self._refresh)
         self.scan.changed.connect(self._offer_others)
+        self.scan.changed.connect(self._tell_noise)
         self.others.changed.connect(self._refresh)
         self.preview_button.clicked.connect(self.preview)
         self.run_button.clicked.connect(self.run)
@@ -111,7 +113,18 @@ class RunWidget(QWidget):
         self.progress.setRange(0, 1000)
         self.status.setWordWrap(True)
         whole = QVBoxLayout(self)
-        for part in (top, self.says, self.options, below, buttons, self.progress, self.status, self.split, self.message):
+        for part in (
+            top,
+            self.says,
+            self.noise,
+            self.options,
+            below,
+            buttons,
+            self.progress,
+            self.status,
+            self.split,
+            self.message,
+        ):
             whole.addLayout(part) if hasattr(part, "addRow") or part is buttons else whole.addWidget(part)
         whole.addStretch(1)
 
@@ -154,7 +167,13 @@ class RunWidget(QWidget):
         self.says.setText(says)
         self.preview_button.setVisible(self.task.currentData() in PREVIEWED)
         self._offer_others()
+        self._tell_noise()
         self._refresh()
+
+    def _tell_noise(self) -> None:
+        """Say how much noise there is before any is taken out."""
+        wanted = self.task.currentData() == "denoise"
+        self.noise.show_of(self.scan.layer if wanted else None, self._viewer.layers)
 
     def _offer_others(self) -> None:
         most = self.chosen.card.wants.others if self.chosen else 0

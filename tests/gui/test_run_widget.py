@@ -3,14 +3,17 @@
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 pytest.importorskip("napari", reason="napari is not installed (extra 'gui')")
 
 from napari_mri import registry
+from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Origin, Volume
 from napari_mri.gui import layers as bridge
 from tests.gui import slow_models
@@ -86,6 +89,60 @@ def test_a_model_that_invents_says_so_in_the_name(run, window, qtbot):
     with qtbot.waitSignal(run.finished, timeout=10_000):
         run.run()
     assert window.layers[-1].name == "T1 · denoised · painter (may invent texture)"
+
+
+def noisy(sigma, shape=(40, 44, 36)):
+    """A bright ball in air, with the noise of a magnitude image."""
+    away = sum((x - n / 2) ** 2 for x, n in zip(np.ogrid[tuple(slice(n) for n in shape)], shape, strict=True))
+    rng = np.random.default_rng(0)
+    ball = np.where(away < 15**2, 1000.0, 0.0)
+    image = np.hypot(ball + sigma * rng.normal(size=shape), sigma * rng.normal(size=shape)).astype(np.float32)
+    return Volume(image, Grid.plain(shape), origin=Origin(title="noisy"))
+
+
+def test_the_noise_is_told_before_a_run(run, window, qtbot):
+    run.task.setCurrentIndex(run.task.findData("denoise"))
+    window.add_layer(bridge.to_layer(noisy(50.0)))
+    assert run.noise.isVisible()
+    qtbot.waitUntil(lambda: not run.noise.looking, timeout=60_000)
+    sigma = float(run.noise.text().split("σ = ")[1].split(",")[0])
+    assert sigma == pytest.approx(50, rel=0.06)
+    assert "Rician" in run.noise.text()
+    assert "trusted" not in run.noise.text()
+    run.task.setCurrentIndex(run.task.findData("skullstrip"))
+    assert not run.noise.isVisible()
+
+
+def test_a_noise_figure_one_cannot_trust_says_why(run, window, qtbot):
+    run.task.setCurrentIndex(run.task.findData("denoise"))
+    smooth = noisy(50.0)
+    window.add_layer(bridge.to_layer(smooth.with_data(gaussian_filter(smooth.data, 0.8))))
+    qtbot.waitUntil(lambda: not run.noise.looking, timeout=60_000)
+    assert "Not to be trusted: Neighbouring voxels resemble each other" in run.noise.text()
+
+
+def test_the_window_may_close_while_the_noise_is_looked_at(run, window, qtbot, monkeypatch):
+    from napari_mri.gui import noise_line
+
+    go_on = threading.Event()
+    found = noise_line.noise.Noise(1.0, 1.0, "rician", "background", 1.0, 1.0, True)
+    monkeypatch.setattr(noise_line.noise, "estimate", lambda volume: (go_on.wait(60), found)[1])
+    run.task.setCurrentIndex(run.task.findData("denoise"))
+    assert run.noise.looking
+    window.close()
+    assert [t for t in threading.enumerate() if t.name == "napari-mri noise"]  # nobody waited for it
+    go_on.set()
+
+
+def test_scan_and_denoised_scan_share_a_split_picture(run, window, qtbot):
+    run.task.setCurrentIndex(run.task.findData("denoise"))
+    with qtbot.waitSignal(run.finished, timeout=60_000):
+        run.run()
+    assert run.split.isVisible()
+    assert run.split.pair == (window.layers[0], window.layers[-1])
+    run.split.switch.setChecked(True)
+    assert run.split.split is not None
+    assert not run.split.split.closed
 
 
 @pytest.mark.parametrize(("name", "words"), [("failing", "The toy broke. Use another one."), ("buggy", "KeyError")])
