@@ -5,7 +5,8 @@
 
 Each side opens its own window in a process of its own, with the same arrays, the main canvas of the same
 size, and does the same things; sides take turns, so that what else the machine does falls on all. Told are
-the milliseconds from the call to the finished repaint of every view, the processor milliseconds (which other
+the milliseconds from the call to the finished repaint of every view (looked at on the screen: what stands there
+then is what stands there later), the processor milliseconds (which other
 programs disturb less), and the median over rounds of the ratios. `open` tells the seconds from volumes in
 memory to the first finished picture, 512×512×300 with twenty labels, three planes and napari's canvas, in a
 window that has shown a small scan before.
@@ -109,6 +110,12 @@ def measure(side: str, count: int) -> dict[str, list[tuple[float, float]]]:
         for n in range(4):
             timed(viewer, act, n)
         taken[action] = [timed(viewer, act, n + 4) for n in range(count)]
+        for n in range(3):
+            timed(viewer, act, count + 4 + n)
+            seen = pictures(viewer)
+            spin(0.4)
+            if seen != pictures(viewer):
+                raise SystemExit(f"{side}, {action}: a view was not yet drawn when its time was taken")
     viewer.close()
     return taken
 
@@ -118,9 +125,11 @@ def stepping(viewer: napari.Viewer) -> Callable[[int], None]:
 
 
 def painting(viewer: napari.Viewer, painted: Any) -> Callable[[int], None]:
+    """Return strokes about the point where the planes cross, so that every view has something to show anew."""
+
     def dab(n: int) -> None:
         here = viewer.dims.current_step[0]
-        painted.paint((here, 100 + 2 * (n % 30), 110 + n % 7), n % 5 + 5)
+        painted.paint((here, SHAPE[1] // 2 - 8 + n % 17, SHAPE[2] // 2 - 3 + n % 7), n % 5 + 5)
 
     return dab
 
@@ -132,6 +141,15 @@ def timed(viewer: napari.Viewer, act: Callable[[int], None], n: int) -> tuple[fl
     QApplication.processEvents()
     QApplication.processEvents()
     return 1000 * (time.perf_counter() - began), 1000 * (time.process_time() - worked)
+
+
+def pictures(viewer: napari.Viewer) -> Any:
+    """Return what stands on the screen where the views are: right of napari's list of layers."""
+    window = viewer.window._qt_window
+    left = window.mapFromGlobal(with_canvas(viewer).mapToGlobal(with_canvas(viewer).rect().topLeft())).x()
+    whole = window.screen().grabWindow(0).toImage()
+    at = window.mapToGlobal(window.rect().topLeft())
+    return whole.copy(at.x() + left, at.y() + 20, window.width() - left, window.height() - 60)
 
 
 def with_canvas(viewer: napari.Viewer) -> Any:

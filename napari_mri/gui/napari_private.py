@@ -8,6 +8,7 @@ and the caller does without.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from napari.components import ViewerModel
@@ -60,3 +61,62 @@ def centre_of(viewer: ViewerModel) -> tuple[QBoxLayout, QWidget] | None:
     if not isinstance(layout, QBoxLayout) or layout.indexOf(inner) < 0:
         return None
     return layout, inner
+
+
+def leave_overlay(viewer: ViewerModel, overlay: Any) -> bool:
+    """Keep napari from drawing one of its canvas overlays; return False if that cannot be done.
+
+    The visuals stand in the private `VispyCanvas._viewer_overlay_to_visual`, and each asks its own private
+    `_should_be_visible` whether it is drawn, which is shadowed here. Needed because the model's `visible` must go
+    on telling what the user wants: the scale bar is drawn elsewhere (`planes_scale`).
+    """
+    visuals = _overlay_visuals(viewer, overlay)
+    for visual in visuals:
+        if visual._should_be_visible is not _never:
+            visual._should_be_visible = _never
+            visual._on_visible_change()
+    return bool(visuals)
+
+
+def show_overlay(viewer: ViewerModel, overlay: Any) -> None:
+    """Undo `leave_overlay`."""
+    for visual in _overlay_visuals(viewer, overlay):
+        if vars(visual).pop("_should_be_visible", None) is not None:
+            visual._on_visible_change()
+
+
+def around_pictures(viewer: ViewerModel, before: Callable[[], None], after: Callable[[], None]) -> None:
+    """Call something before and after napari takes a picture of its canvas alone.
+
+    Shadows the private `VispyCanvas.screenshot` of this one canvas, which all of napari's pictures go through.
+    Needed because such a picture holds nothing that lies over the canvas. Undone by `no_longer_around_pictures`.
+    """
+    canvas = canvas_of(viewer)
+    taken = getattr(canvas, "screenshot", None)
+    if taken is None:
+        return
+
+    def screenshot() -> Any:
+        before()
+        try:
+            return taken()
+        finally:
+            after()
+
+    canvas.screenshot = screenshot
+
+
+def no_longer_around_pictures(viewer: ViewerModel) -> None:
+    """Undo `around_pictures`."""
+    canvas = canvas_of(viewer)
+    if canvas is not None:
+        vars(canvas).pop("screenshot", None)
+
+
+def _overlay_visuals(viewer: ViewerModel, overlay: Any) -> list[Any]:
+    found = getattr(canvas_of(viewer), "_viewer_overlay_to_visual", {}).get(overlay, ())
+    return [v for v in found if hasattr(v, "_should_be_visible") and hasattr(v, "_on_visible_change")]
+
+
+def _never() -> bool:
+    return False

@@ -277,7 +277,7 @@ class ThreePlanes(QWidget):
         self._clicks.follow = self.follow.isChecked()
         if self.glass is not None:
             self.glass.crosshair = self.cross.isChecked()
-            self.glass.update()
+            self.glass.refresh()
 
     def _on_linked(self) -> None:
         self.desk.linked = self.linked.isChecked()

@@ -27,6 +27,8 @@ MIX = {
 }
 """napari's ways of laying a layer over those below; the others are Qt's usual one."""
 SLIDERS = {plane.slider: marks.COLOURS[plane.name] for plane in ALL}
+RIM = 36
+"""Pixels from the edge within which letters, name and place stand."""
 _WHEEL = 120
 """Qt's units of one notch."""
 
@@ -60,6 +62,8 @@ class PlaneView(QWidget):
         self._point: NDArray[np.float64] | None = None
         """Where the marks on the screen stand."""
         self._waiting = False
+        self._fresh = False
+        """Whether the picture kept holds all that has changed."""
         # Queued, not by a timer: Qt redraws the window once a round, after all that is queued but before timers.
         self._soon.connect(self._look, Qt.ConnectionType.QueuedConnection)
         self._stroke: Stroke | None = None
@@ -79,6 +83,7 @@ class PlaneView(QWidget):
 
     def _again(self) -> None:
         """Look what has changed at Qt's next leisure; a hidden plane costs nothing, several words cost one look."""
+        self._fresh = False
         if self.isVisible() and not self._waiting:
             self._waiting = True
             self._soon.emit()
@@ -112,23 +117,24 @@ class PlaneView(QWidget):
         """Draw the pictures, and the marks on top of them, where Qt asks for it."""
         painter = QPainter(self)
         try:  # a painter that is left open by an error would take the whole window with it
-            self._draw(painter)
+            self._draw(painter, event.rect())
         finally:
             painter.end()
 
-    def _draw(self, painter: QPainter) -> None:
+    def _draw(self, painter: QPainter, part: QRect) -> None:
         if not self.desk.ready:
             painter.fillRect(self.rect(), QColor("#000000"))
             painter.setPen(QColor("#909090"))
             painter.drawText(self.rect(), int(Qt.AlignmentFlag.AlignCenter), f"{self.plane.name}\n(no scan is open)")
             return
-        self._compose()
+        if not self._fresh or self._base is None:
+            self._compose()
         assert self._base is not None, "composed just now"
         painter.drawPixmap(0, 0, self._base)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         for layer in self._marked():
             marks.points_and_lines(painter, layer, self.plane, self.desk, self.project)
-        self._draw_marks(painter)
+        self._draw_marks(painter, part)
 
     def _marked(self) -> list[Layer]:
         return [y for y in self.desk.viewer.layers if y.visible and isinstance(y, Points | Shapes)]
@@ -197,7 +203,7 @@ class PlaneView(QWidget):
                     changed = changed.united(self._difference(old, new))
             if not changed.isEmpty():
                 self._lay(shown, changed)
-        self._key, self._shown = key, shown
+        self._key, self._shown, self._fresh = key, shown, True
         return changed
 
     def _difference(self, old: Cut, new: Cut) -> QRect:
@@ -239,17 +245,19 @@ class PlaneView(QWidget):
         finally:
             painter.end()
 
-    def _draw_marks(self, painter: QPainter) -> None:
+    def _draw_marks(self, painter: QPainter, part: QRect) -> None:
+        """Draw the marks, without those at the rim if the part to be drawn has none of it."""
         width, height = self.width(), self.height()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
         if self.crosshair:
             at = self.project(self.desk.point[self.plane.up], self.desk.point[self.plane.across])
             marks.crosshair(painter, at, width, height, self.plane, SLIDERS)
-        if self.desk.letters:
-            marks.letters(painter, self.plane, self.mirrored, width, height)
-        marks.caption(painter, self.desk, self.plane, width, height)
-        painter.setPen(QPen(QColor(marks.COLOURS[self.plane.name]), 2))
-        painter.drawRect(1, 1, width - 2, height - 2)
+        if not self.rect().adjusted(RIM, RIM, -RIM, -RIM).contains(part):
+            if self.desk.letters:
+                marks.letters(painter, self.plane, self.mirrored, width, height)
+            marks.caption(painter, self.desk, self.plane, width, height)
+            painter.setPen(QPen(QColor(marks.COLOURS[self.plane.name]), 2))
+            painter.drawRect(1, 1, width - 2, height - 2)
         layer = self._active()
         if self._line is not None and self._cursor is not None:
             painter.setPen(QPen(QColor("#ffb84d"), 2))
@@ -350,6 +358,10 @@ class PlaneView(QWidget):
         self._cursor = None
         self.desk.pointed.emit(None)
         self.update()
+
+    def resizeEvent(self, event: Any) -> None:
+        """Draw all anew at the new size."""
+        self._fresh = False
 
     def hideEvent(self, event: Any) -> None:
         """Free the picture, and end a stroke that no release will end."""

@@ -87,6 +87,10 @@ class Desk(QObject):
             links.connect(event, self._on_turned)
         self._ranges: tuple[Any, ...] | None = None
         self._cut: set[int] = set()
+        self._letters: bool | None = None
+        """The answer of `letters`, once for all views: to read it off the layers takes as long as to draw a view."""
+        self.moved.connect(self.forget)
+        self.turned.connect(self.forget)
         if self.ready:
             self._ranges = tuple(viewer.dims.range[-3:])
             self.point = np.array(viewer.dims.point[-3:], dtype=float)
@@ -118,7 +122,13 @@ class Desk(QObject):
     @property
     def letters(self) -> bool:
         """Whether it is known how the patient lies: napari's own images tell nothing of that."""
-        return frame_of(self._viewer.layers) is not None
+        if self._letters is None:
+            self._letters = frame_of(self._viewer.layers) is not None
+        return self._letters
+
+    def forget(self) -> None:
+        """Ask the layers again what they tell of the patient: one of them has changed."""
+        self._letters = None
 
     def extent(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the outer ends of what is open, (3,) and (3,) world mm."""

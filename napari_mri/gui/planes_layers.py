@@ -101,6 +101,7 @@ class Pictures(QObject):
     def __init__(self, desk: Desk, owner: QWidget) -> None:
         super().__init__(owner)
         self._viewer = desk.viewer
+        self.changed.connect(desk.forget)
         self._known: dict[int, Followed] = {}
         self._undo: dict[int, list[Callable[[], Any]]] = {}
         owner.destroyed.connect(self.stop)

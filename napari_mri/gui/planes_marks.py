@@ -49,7 +49,7 @@ def letters(painter: QPainter, plane: Plane, mirrored: bool, width: int, height:
     """Write at each edge to which side of the patient it lies; `top` pixels are taken at the upper edge."""
     left, right = LETTERS[plane.across][:: -1 if mirrored else 1]
     low, high = LETTERS[plane.up]
-    painter.setFont(_font(13, bold=True))
+    painter.setFont(font(13, bold=True))
     rim = QRectF(7, top, width - 14, height - top - 4)
     middle = Qt.AlignmentFlag.AlignVCenter
     for text, where in (
@@ -72,7 +72,7 @@ def shaded(painter: QPainter, rim: QRectF, where: Any, text: str, colour: str) -
 
 def caption(painter: QPainter, desk: Desk, plane: Plane, width: int, height: int) -> None:
     """Write the plane's name and where it stands, in mm and as a letter."""
-    painter.setFont(_font(10))
+    painter.setFont(font(10))
     rim = QRectF(8, 5, width - 16, height - 10)
     colour, left, top = COLOURS[plane.name], Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignTop
     shaded(painter, rim, left | top, plane.name.capitalize(), colour)
@@ -131,7 +131,7 @@ def _shapes(painter: QPainter, layer: Shapes, plane: Plane, desk: Desk, project:
         painter.setPen(QPen(QColor.fromRgbF(*(float(c) for c in colour)), 2))
         (painter.drawPolyline if kind in ("line", "path") else painter.drawPolygon)(line)
         if said is not None and str(said.iloc[n]):
-            painter.setFont(_font(11, bold=True))
+            painter.setFont(font(11, bold=True))
             end = line.at(1)
             rim = QRectF(end.x() + 8, end.y() - 22, 160, 22)
             shaded(painter, rim, Qt.AlignmentFlag.AlignLeft, str(said.iloc[n]), "#ffe28a")
@@ -144,8 +144,9 @@ def brush(painter: QPainter, at: QPointF, radius: float) -> None:
         painter.drawEllipse(at, radius, radius)
 
 
-def _font(size: int, *, bold: bool = False) -> QFont:
-    font = QFont()
-    font.setPointSize(size)
-    font.setBold(bold)
-    return font
+def font(size: float, *, bold: bool = False) -> QFont:
+    """Return the window's own font in another size, in points."""
+    made = QFont()
+    made.setPointSizeF(size)
+    made.setBold(bold)
+    return made
