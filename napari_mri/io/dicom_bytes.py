@@ -31,7 +31,7 @@ _SHORT = frozenset(
 _LITTLE_STRUCTS = struct.Struct("<HH2sH").unpack_from, struct.Struct("<I").unpack_from
 _BIG_STRUCTS = struct.Struct(">HH2sH").unpack_from, struct.Struct(">I").unpack_from
 _NONE: frozenset[int] = frozenset()
-_WINDOW = 24576
+_WINDOW = 32768
 _DEEPEST = 32
 _MOST_VALUE = 512_000_000
 _MOST_INFLATED = 4_000_000_000
@@ -101,7 +101,8 @@ class Elements:
     size : int
         Bytes in the file.
     whole : bytes or None
-        The inflated content of a deflated file, which `pixels_at` and `size` then count in.
+        The inflated content of a deflated file, which `pixels_at` and `size` then count in; or all of a small
+        file, so that it need not be opened again for its pixels.
     """
 
     values: dict[int, bytes] = field(default_factory=dict)
@@ -171,6 +172,8 @@ def walk_file(
         first, key = source.window, (found.syntax, found.implicit)
         reached = layout.leap(first, start, key, found.values)
         end = _walk(source, reached, source.size, wanted, found)
+        if len(first) == source.size and layout.keeps(len(first)):
+            found.whole = first
         if layout.missed(reached - start, min(end, len(first)) - start):
             layout.learn(_places(first, start, found.implicit, sequences), first, key, wanted)
         return found

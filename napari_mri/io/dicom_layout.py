@@ -51,6 +51,8 @@ class Layout:
         Place after the last element.
     tries : int
         Files seen since it was learned that it did not fit.
+    room : int
+        Bytes of small files that may still be kept whole.
     """
 
     key: tuple[Any, ...] = ()
@@ -64,6 +66,14 @@ class Layout:
     cuts: dict[tuple[int, int], Cut] = field(default_factory=dict)
     end: int = 0
     tries: int = 0
+    room: int = 32_000_000
+
+    def keeps(self, n_bytes: int) -> bool:
+        """Whether there is room to keep a small file of so many bytes; if so, it is taken."""
+        if n_bytes > self.room:
+            return False
+        self.room -= n_bytes
+        return True
 
     def leap(self, window: bytes, start: int, key: tuple[Any, ...], values: dict[int, bytes]) -> int:
         """Take every element that lies as learned; return where a walk has to go on.

@@ -121,9 +121,11 @@ def _fill(file: File, slots: list[Slot], out: NDArray[Any]) -> None:
         for frame, t, k in slots:
             target = out[t, k]
             start = file.elements.pixels_at + frame.number * size
-            straight = frame.tile is None and dtype == out.dtype and whole is None
-            if straight:
+            straight = frame.tile is None and dtype == out.dtype
+            if straight and whole is None:
                 _read_exactly(handle, target, start, file.place)
+            elif straight and whole is not None:
+                target[...] = np.frombuffer(whole, dtype, target.size, start).reshape(target.shape)
             else:
                 if page is None or page_number != frame.number:
                     page, page_number = np.empty((file.rows, file.columns), dtype), frame.number
