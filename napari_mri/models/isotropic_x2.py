@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float32]
 
-WEIGHTS = Weights(file="isotropic.safetensors", licence="BSD-3-Clause", shipped=True)
+WEIGHTS = Weights(
+    file="isotropic.safetensors",
+    sha256="dc176d3538a00fcb96e1d2c416cc86ca0309811b4d21a2a0aa52b0cd705b5759",
+    licence="BSD-3-Clause",
+    shipped=True,
+    size=1015432,
+)
 
 CARD = Card(
     name="isotropic_x2",
@@ -120,11 +126,14 @@ def _tell_shape(scan: Volume, rt: Runtime) -> None:
 
 
 def _noise(scan: Volume, p: Params, rt: Runtime) -> Noise | None:
-    """Return the noise; None where there is none to measure or it is to stay."""
+    """Return the noise; None where it is to stay, or is not sure to be noise."""
     first = np.asarray(scan.frame(0).data)
     if p.strength <= 0 or first.size < 512 or not float(first.max()) > float(first.min()):
         return None
     found = noise_of(scan, p.sigma, "auto", rt)
+    if not found.trusted:  # texture taken for noise costs more than noise that stays
+        rt.warn("So no noise was taken out: tell its level (sigma) if there is some.")
+        return None
     if found.percent * p.strength > NOISIEST:
         rt.warn(
             f"Noise of {found.percent:.1f} % is more than the network was trained on (0 to 6 %): denoise the scan first."
