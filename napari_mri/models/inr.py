@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from napari_mri.core.errors import GridMismatch, MissingExtra
 from napari_mri.core.model import SUPERRES, Card, Model, Runtime, Wants, knob
 from napari_mri.core.volume import Volume
+from napari_mri.engine.device import half_is_quick
 from napari_mri.engine.lesson import Plan, learn
 from napari_mri.models import _align as align
 from napari_mri.models._superres import Array, Way, Wish, refined, slice_axis, tell_limits, way_of
@@ -174,8 +175,11 @@ class _View:
         start = way.start(scan.data)
         low, high = (float(x) for x in np.percentile(start[::2, ::2], [0.5, 99.5]))
         axis = slice_axis(scan.grid)
-        own = 1.0 if axis is None else way.middle.spacing[axis]
-        thick = wish.thickness if wish.thickness > 0 and axis is not None else own
+        if axis is None:
+            return cls(way, start, low, max(high - low, 1e-6), 1.0, axis)
+        own, fine = way.middle.spacing[axis], way.fine.spacing[axis]
+        # The function tells fine voxels, which are means already: so much wider is a slice than one of them.
+        thick = max((wish.thickness or own) ** 2 - fine**2, 0.0) ** 0.5
         return cls(way, start, low, max(high - low, 1e-6), thick / own, axis)
 
     @property
@@ -259,7 +263,7 @@ def _fitted(views: list[_View], p: Params, rt: Runtime) -> tuple[FourierField, _
     from napari_mri.nets.coordinates import FourierField
 
     torch.manual_seed(rt.seed)
-    preset = PRESETS[p.preset]
+    preset, half = PRESETS[p.preset], half_is_quick(rt.device)
     points = _Points(views, p.profile == "gaussian", rt.device, rt.seed)
     field = FourierField(
         len(views), points.scale, width=preset.width, depth=preset.depth, waves=preset.waves, seed=rt.seed
@@ -270,7 +274,9 @@ def _fitted(views: list[_View], p: Params, rt: Runtime) -> tuple[FourierField, _
 
     def error(net: torch.nn.Module, number: int, drawn: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         places, values = drawn
-        told = net(places, number).reshape(-1, _ACROSS).mean(dim=1)
+        with torch.autocast(rt.device, torch.bfloat16, enabled=half):
+            told = net(places, number)
+        told = told.float().reshape(-1, _ACROSS).mean(dim=1)
         return ((told - values) ** 2).mean() / spread[number]
 
     def loss(net: torch.nn.Module) -> torch.Tensor:
