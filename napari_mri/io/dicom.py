@@ -13,7 +13,7 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.history import Step
 from napari_mri.core.volume import Origin, Volume
 from napari_mri.io.dicom_bytes import looks_like_dicom, walk_file
-from napari_mri.io.dicom_companions import Companion, Series, companion
+from napari_mri.io.dicom_companions import Companion, Series, companion, made_on
 from napari_mri.io.dicom_companions import listed as listed_companions
 from napari_mri.io.dicom_frames import frames_of
 from napari_mri.io.dicom_header import SEQUENCES, WANTED, File, Frame, file_record
@@ -63,7 +63,7 @@ def survey(path: Path) -> tuple[Found, ...]:
     ----------
     path : Path
         A folder, read with all folders below; or one file, which stands for its whole series in its
-        folder; or a DICOMDIR, which stands for its folder.
+        folder and for the segmentations there that name it; or a DICOMDIR, which stands for its folder.
 
     Raises
     ------
@@ -122,7 +122,12 @@ def _gather(
     for name in names:
         try:
             file = known.get(name) or _record(name, layout)
-            if file is None or (series and file.series != series):
+            if file is None:
+                continue
+            if series and file.series != series:
+                beside = companion(file)
+                if beside is not None and made_on(beside, series):
+                    companions.append(beside)
                 continue
             reason = _not_an_image(file)
             if reason:

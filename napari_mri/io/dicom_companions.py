@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from napari_mri.core.errors import GridMismatch, UnsupportedImage
+from napari_mri.core.errors import GridMismatch, MriError, UnsupportedImage
 from napari_mri.core.volume import Volume
 from napari_mri.io.dicom_bytes import items, walk_file
 from napari_mri.io.dicom_header import File, text
@@ -81,6 +81,16 @@ def referenced(path: Path) -> set[str]:
     if top is None or not raw:
         return set()
     return {text(one, _SERIES) for one in items(raw, top.implicit, top.big, frozenset((_SERIES,)))}
+
+
+def made_on(one: Companion, series: str) -> bool:
+    """Tell whether a segmentation names a series as the one it was made on; a damaged one names none."""
+    from napari_mri.io.rtstruct import outlines
+
+    try:
+        return series in (outlines(one.path)[1] if one.contours else referenced(one.path))
+    except MriError:
+        return False
 
 
 def _meant(uids: set[str], series: Sequence[Series]) -> tuple[list[Found], bool]:

@@ -170,3 +170,20 @@ def test_a_damaged_segmentation_does_not_stop_its_scan(tmp_path, ending):
         (tmp_path / "ct" / "0099").write_bytes(bytes(raw[: int(rng.integers(1000, len(raw)))]))
         found = load_all(tmp_path / "ct")
         np.testing.assert_array_equal(found[0].data, scan.data)
+
+
+@pytest.mark.parametrize("ending", [".seg.dcm", ".rtstruct.dcm"])
+def test_one_slice_brings_the_segmentations_that_name_its_series_and_no_others(tmp_path, ending):
+    one, other = scan_of(tmp_path / "a", SeriesNumber=3), scan_of(tmp_path / "b", SeriesNumber=4)
+    labels = cut(one)
+    save(labels, tmp_path / f"mine{ending}", sidecar=False)
+    save(cut(other), tmp_path / f"theirs{ending}", sidecar=False)
+    slices = sorted((tmp_path / "a").iterdir())
+    (tmp_path / f"mine{ending}").rename(tmp_path / "a" / "zz1")
+    (tmp_path / f"theirs{ending}").rename(tmp_path / "a" / "zz2")
+    assert [found.labels for found in survey(slices[2])] == [False, True]
+    assert not isinstance(load(slices[2]), Labels)
+    np.testing.assert_array_equal(load_labels(slices[2]).data, labels.data)
+    whole = (tmp_path / "a" / "zz1").read_bytes()
+    (tmp_path / "a" / "zz1").write_bytes(whole[: len(whole) // 3])  # a damaged one never stops the scan
+    np.testing.assert_array_equal(load(slices[2]).data, one.data)
