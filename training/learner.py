@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -86,3 +87,25 @@ class Learner(Generic[Net]):
                 mine.lerp_(new, 1 - decay)
         self.step += 1
         return float(loss.detach())
+
+
+def write_weights(net: torch.nn.Module, folder: Path, name: str, facts: dict[str, Any]) -> None:
+    """Write `name`.safetensors (float16) and its card, `name`.json.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+    folder : Path
+        Made where it is not there.
+    name : str
+    facts : dict
+        What the card tells.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.detach().cpu().half().contiguous() for k, v in net.state_dict().items()}
+    file = folder / f"{name}.safetensors"
+    save_file(tensors, file)
+    file.chmod(0o644)  # safetensors writes for the owner alone
+    file.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n")

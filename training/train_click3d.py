@@ -17,6 +17,7 @@ import torch
 from torch import multiprocessing
 from torch.nn import functional as F
 
+from napari_mri.engine.device import half_is_quick
 from napari_mri.nets.click3d import Click3D, encode
 from training.click_tasks import Episode, Scene, choose_object, extents, make_scene
 from training.muon import Muon
@@ -66,7 +67,7 @@ class Trainer:
         self.device = torch.device("cuda" if args.schedule == "gpu" else "cpu")
         torch.manual_seed(args.seed)
         self.gen = torch.Generator().manual_seed(args.seed)
-        self.half = args.schedule == "gpu" or torch.cpu._is_avx512_bf16_supported()
+        self.half = half_is_quick(self.device.type)
         self.net = Click3D().to(self.device, memory_format=torch.channels_last_3d)
         self.slow = Click3D().to(self.device)
         self.step, self.spent = 0, 0.0

@@ -9,7 +9,6 @@ checkpoint; `--init FILE.safetensors` begins from finished weights; `--schedule 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from dataclasses import dataclass
@@ -19,8 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from napari_mri.engine.device import half_is_quick
 from napari_mri.nets.denoiser import Denoiser
 from training.clean_images import clean_volume
+from training.learner import write_weights
 from training.muon import Muon
 from training.paths import CACHE, DATA
 from training.synth import load_heads
@@ -55,11 +56,6 @@ SCHEDULES = {
     "cpu": Schedule(minutes=45, batch=4, side=40, bank=500, rate=0.01),
     "gpu": Schedule(minutes=240, batch=16, side=64, bank=2000, rate=0.01),
 }
-
-
-def half_precision(device: str) -> bool:
-    """Whether bfloat16 is quick here: on a processor without the instructions it is slower by fifty times."""
-    return device.startswith("cuda") or torch.cpu._is_avx512_bf16_supported()
 
 
 def make_bank(folder: Path, count: int, maps: Path, cache: Path) -> None:
@@ -183,7 +179,7 @@ def validate(net: torch.nn.Module, bank: Bank, device: str) -> dict[str, float]:
                 clean + level * torch.randn(clean.shape, generator=gen), level * torch.randn(clean.shape, generator=gen)
             )
             told = (scan.to(device), sigma.to(device), torch.ones(2, 1, 1, 1, 1, device=device))
-            with torch.autocast(device, torch.bfloat16, enabled=half_precision(device)):
+            with torch.autocast(device, torch.bfloat16, enabled=half_is_quick(device)):
                 answer = net(*told).float().cpu()
             before += float(((scan - clean) ** 2).mean().log10())
             after += float(((answer - clean) ** 2).mean().log10())
@@ -194,12 +190,7 @@ def validate(net: torch.nn.Module, bank: Bank, device: str) -> dict[str, float]:
 
 def export(net: Denoiser, folder: Path, facts: dict[str, Any]) -> None:
     """Write `denoiser.safetensors` (float16) and its card."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().cpu().half().contiguous() for k, v in net.state_dict().items()}
-    save_file(tensors, folder / "denoiser.safetensors")
-    (folder / "denoiser.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_weights(net, folder, "denoiser", facts)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -226,7 +217,7 @@ class Training:
     def __init__(self, args: argparse.Namespace, plan: Schedule) -> None:
         torch.manual_seed(args.seed)
         self.device, self.rate = args.device, plan.rate
-        self.half = half_precision(args.device)
+        self.half = half_is_quick(args.device)
         self.net = Denoiser(plan.widths, plan.depths).to(self.device).to(memory_format=torch.channels_last_3d)
         if args.init is not None:
             from safetensors.torch import load_file

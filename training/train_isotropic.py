@@ -10,7 +10,6 @@ finished weights; `--schedule gpu` is the long recipe.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from dataclasses import dataclass
@@ -22,13 +21,14 @@ import numpy as np
 import torch
 
 from napari_mri.core.grid import Grid
+from napari_mri.engine.device import half_is_quick
 from napari_mri.models._superres import Wish, way_to
 from napari_mri.nets.isotropic import HalvingNet, from_state
 from napari_mri.nets.unet import unfold
-from training.learner import Learner
+from training.learner import Learner, write_weights
 from training.paths import CACHE, DATA
 from training.synth.geometry import chance, uniform
-from training.train_denoise import HELD_OUT, Bank, half_precision, make_bank
+from training.train_denoise import HELD_OUT, Bank, make_bank
 from training.train_superres import held_back
 
 CARD = {
@@ -195,7 +195,7 @@ def loss_of(answer: torch.Tensor, plain: torch.Tensor, fine: torch.Tensor) -> to
 def validate(net: torch.nn.Module, bank: Bank, device: str) -> dict[str, float]:
     """PSNR gain in dB over the cubic spline on middle pieces of held-back heads."""
     net.eval()
-    half, gains = half_precision(device), {}
+    half, gains = half_is_quick(device), {}
     for name, level in (("gain_clean", 0.0), ("gain_1", 0.01), ("gain_4", 0.04)):
         gen, found = torch.Generator().manual_seed(7), []
         for _, volume in sorted(bank.held.items())[:4]:
@@ -212,12 +212,7 @@ def validate(net: torch.nn.Module, bank: Bank, device: str) -> dict[str, float]:
 
 def export(net: HalvingNet, folder: Path, facts: dict[str, Any]) -> None:
     """Write `isotropic.safetensors` (float16) and its card."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().cpu().half().contiguous() for k, v in net.state_dict().items()}
-    save_file(tensors, folder / "isotropic.safetensors")
-    (folder / "isotropic.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_weights(net, folder, "isotropic", facts)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -242,7 +237,7 @@ class Training(Learner[HalvingNet]):
 
     def __init__(self, args: argparse.Namespace, plan: Schedule) -> None:
         torch.manual_seed(args.seed)
-        self.device, self.half = args.device, half_precision(args.device)
+        self.device, self.half = args.device, half_is_quick(args.device)
         net = HalvingNet(*plan.size)
         if args.init is not None:
             from safetensors.torch import load_file

@@ -20,11 +20,12 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
+from napari_mri.engine.device import half_is_quick
 from napari_mri.nets.unet import FoldedUNet
+from training.learner import write_weights
 from training.muon import Muon
 from training.paths import CACHE, DATA
 from training.synth import Head, Recipe, draw_grid, load_heads, make_sample
-from training.train_denoise import half_precision
 
 HELD_OUT = ("16", "17", "19")
 REACH = 6.0
@@ -135,17 +136,6 @@ class Averaged:
             mine.lerp_(new, 1 - keep)
 
 
-def write_weights(net: torch.nn.Module, folder: Path, facts: dict[str, Any]) -> None:
-    """Write `skullnet.safetensors` (float16) and its card."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().cpu().half().contiguous() for k, v in net.state_dict().items()}
-    save_file(tensors, folder / "skullnet.safetensors")
-    (folder / "skullnet.safetensors").chmod(0o644)
-    (folder / "skullnet.json").write_text(json.dumps(facts, indent=2) + "\n")
-
-
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -197,7 +187,7 @@ def main(argv: list[str] | None = None) -> None:
         muon.load_state_dict(state["muon"])
         adam.load_state_dict(state["adam"])
         step, spent = state["step"], state["spent"]
-    half = half_precision(args.device)
+    half = half_is_quick(args.device)
     clock = mp.Value("d", 0.0)
     stream = Stream(train, args.seed, step, args.batch, clock)
     workers = {"num_workers": 0} if cuda else {"num_workers": 1, "prefetch_factor": 4}
@@ -262,7 +252,7 @@ def _finish(net: torch.nn.Module, held: list[Head], args: argparse.Namespace, st
         "limits": "Adult-like anatomy warped to exceed its range; no tumours beyond the skull, no foetal heads.",
         "licence": "BSD-3-Clause",
     }
-    write_weights(net, args.export, facts)
+    write_weights(net, args.export, "skullnet", facts)
 
 
 def _log(folder: Path, line: dict[str, Any]) -> None:

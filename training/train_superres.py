@@ -9,7 +9,6 @@ Gaussian), adds noise, and asks the network for the fine voxels. `--resume` goes
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,15 +19,16 @@ import numpy as np
 import torch
 
 from napari_mri.core.grid import Grid
+from napari_mri.engine.device import half_is_quick
 from napari_mri.models._superres import Wish, way_of
 from napari_mri.models.through_plane import reading
 from napari_mri.nets.superres import PARTS, SliceNet, facts, from_state
 from training.clean_images import clean_volume
-from training.learner import Learner
+from training.learner import Learner, write_weights
 from training.paths import CACHE, DATA
 from training.synth import load_heads
 from training.synth.geometry import chance, uniform
-from training.train_denoise import HELD_OUT, Bank, half_precision, make_bank
+from training.train_denoise import HELD_OUT, Bank, make_bank
 
 CARD = {
     "name": "through_plane",
@@ -216,12 +216,7 @@ def held_back(folder: Path, maps: Path, cache: Path, count: int = 6) -> Bank:
 
 def export(net: SliceNet, folder: Path, facts_: dict[str, Any]) -> None:
     """Write `superres.safetensors` (float16) and its card."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().cpu().half().contiguous() for k, v in net.state_dict().items()}
-    save_file(tensors, folder / "superres.safetensors")
-    (folder / "superres.json").write_text(json.dumps(facts_, indent=2) + "\n")
+    write_weights(net, folder, "superres", facts_)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -266,7 +261,7 @@ class Training(Learner[SliceNet]):
 
         def half(slices: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
             # The net alone: what slices measure is reckoned in full precision.
-            with torch.autocast(self.device, torch.bfloat16, enabled=half_precision(self.device)):
+            with torch.autocast(self.device, torch.bfloat16, enabled=half_is_quick(self.device)):
                 return self.net(slices, told).float()
 
         return self.follow(loss_of(refined(half, scan, way), scan, fine.to(self.device), way), progress)

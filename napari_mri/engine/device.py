@@ -50,10 +50,11 @@ def half_is_quick(device: str) -> bool:
     """Tell whether bfloat16 is quicker than float32 here: where a processor lacks the instructions it is far slower."""
     import torch
 
-    if device == "cuda":
+    kind = device.partition(":")[0]
+    if kind == "cuda":
         return True
     ask = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return device == "cpu" and bool(ask and ask())
+    return kind == "cpu" and bool(ask and ask())
 
 
 def free_bytes(device: str) -> int:
