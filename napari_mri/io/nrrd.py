@@ -63,10 +63,10 @@ def read(path: Path) -> tuple[Volume, ...]:
         at = file.tell()
     header = understood(fields, pairs, path.name)
     data = _voxels(path, header, at)
-    if len(header.sizes) == 2:
-        data = data[:, :, None]
     if header.extra is not None:
         data = np.moveaxis(data, header.extra, -1)
+    if len(header.sizes) - (header.extra is not None) == 2:  # a plane, or a series of one
+        data = data[:, :, None]
     name = path.name
     stem = next((name[: -len(e)] for e in (*ENDINGS, ".nhdr") if name.lower().endswith(e)), name) or name
     kept = {"fields": {k: v for k, v in fields.items() if k in ("measurement frame", "content")}}

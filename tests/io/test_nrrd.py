@@ -279,3 +279,15 @@ def test_label_values_out_of_range(tmp_path, value):
     one.write_bytes(one.read_bytes().replace(b"_LabelValue:=2", f"_LabelValue:={value}".encode()))
     with pytest.raises(BrokenFile, match="out of range"):
         load(one)
+
+
+def test_a_series_of_one_plane_opens_as_one_slice(tmp_path):
+    data = np.arange(4 * 5 * 3, dtype="u1").reshape(5, 4, 3)  # as it lies in the file: the last axis first
+    head = (
+        b"NRRD0005\ntype: uchar\ndimension: 3\nspace: left-posterior-superior\nsizes: 3 4 5\nencoding: raw\n"
+        b"kinds: list domain domain\nspace directions: none (1,0,0) (0,2,0)\nspace origin: (0,0,0)\n\n"
+    )
+    (tmp_path / "a.nrrd").write_bytes(head + data.tobytes())
+    scan = load(tmp_path / "a.nrrd")
+    assert scan.data.shape == (4, 5, 1, 3)
+    np.testing.assert_array_equal(scan.data[:, :, 0], data.transpose(1, 0, 2))
