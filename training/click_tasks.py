@@ -9,14 +9,23 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from napari_mri.nets.click3d import Pointed, standard
+from napari_mri.core.grid import Grid
+from napari_mri.models import _marks as marks
+from napari_mri.models._click3d_rounds import Answer, Rounds
+from napari_mri.models._click3d_zoom import Pyramid, carried
+from napari_mri.models.click3d import told_on
+from napari_mri.nets.click3d import encode, standard
 from training.synth import Head, Pose, degrade, paint, place, sample_pose
 from training.synth.geometry import chance, smooth_noise, uniform
 
 SHAPE_CLASS = 200
 """Class numbers from here on are shapes laid over the head: lesions, blobs, tubes."""
-OVERVIEW = 48
-"""Voxels along the longest side of a session's first look at a whole scan."""
+OUTLINES = 37
+"""Classes up to here mean the same structure in every label map; later ones are counted from the end."""
+KINDS = 64
+"""Room for what a voxel can be, when the network is asked for the anatomy; left and right count as one."""
+UNKNOWN = -100
+"""A voxel that nothing is asked about."""
 SMALLEST = 24
 """Fewest voxels of an object worth clicking on."""
 
@@ -67,16 +76,17 @@ def extents(head: Head) -> dict[int, tuple[torch.Tensor, float]]:
 
 
 def make_scene(head: Head, known: dict[int, tuple[torch.Tensor, float]], side: int, seed: int) -> Scene:
-    """Paint one crop of `side` voxels: the whole head, or the surroundings of one structure."""
+    """Paint a whole head at `side` voxels, or the surroundings of one structure at two thirds of them."""
     gen = torch.Generator().manual_seed(seed)
-    whole = chance(gen, 0.3)
+    whole = chance(gen, 0.6)
     numbers = [n for n in known if head.inside[n] or chance(gen, 0.4)]
     number = numbers[int(torch.randint(len(numbers), (), generator=gen))]
     places, extent = known[number]
     if whole:
-        mm = uniform(gen, 190, 270) / min(side, OVERVIEW)
+        mm = uniform(gen, 185, 260) / side
     else:
-        mm = min(max(extent * math.exp(uniform(gen, math.log(0.7), math.log(2.6))) / side, 0.8), 4.5)
+        side = side * 2 // 3
+        mm = min(max(extent * math.exp(uniform(gen, math.log(1.0), math.log(3.5))) / side, 0.8), 3.5)
     shape = (side,) * 3
     pose = sample_pose(head, shape, (mm, mm, mm), gen)
     if not whole:
@@ -90,7 +100,7 @@ def make_scene(head: Head, known: dict[int, tuple[torch.Tensor, float]], side: i
     if chance(gen, 0.35):
         image, labels = _with_shapes(image, labels, gen)
     size = None
-    if not whole:  # thick slices far coarser than the object leave nothing to see
+    if not (whole and chance(gen, 0.3)):  # thick slices far coarser than the object leave nothing to see
         fine = mm * uniform(gen, 0.6, 1.6)
         size = (fine, fine, fine * (uniform(gen, 1.5, 3.5) if chance(gen, 0.35) else 1.0))
         size = tuple(size[n] for n in torch.randperm(3, generator=gen).tolist())  # type: ignore[assignment]
@@ -183,21 +193,17 @@ def deepest(mask: np.ndarray, gen: torch.Generator | None = None) -> tuple[np.nd
     return np.asarray(np.unravel_index(pick, part.shape)) + low, top
 
 
-def _part(mask: torch.Tensor, side: int, gen: torch.Generator) -> tuple[slice, ...]:
-    """Choose a part of a scene with a voxel of the object not too far from its middle."""
-    spots = torch.nonzero(mask)
-    spot = spots[int(torch.randint(len(spots), (), generator=gen))]
-    middle = 0.5 * spot + 0.5 * spots.float().mean(0) if chance(gen, 0.7) else spot
-    corner = middle - side / 2 + 0.15 * side * torch.randn(3, generator=gen)
-    # The spot itself stays inside, a little away from the border.
-    corner = corner.round().long().minimum(spot - 3).maximum(spot + 4 - side)
-    corner = corner.clamp(min=0).minimum(torch.tensor(mask.shape) - side)
-    i, j, k = (slice(int(c), int(c) + side) for c in corner)
-    return i, j, k
+def kinds(scene: Scene) -> torch.Tensor:
+    """Return what each class of a scene is, (256,) long below `KINDS`, the same number in every head."""
+    last = len(scene.base)
+    table = torch.full((256,), UNKNOWN)
+    for number, root in enumerate(scene.base):
+        table[number] = root if root < OUTLINES else KINDS - (last - root)
+    return table
 
 
 class Episode:
-    """One object being clicked on, round after round.
+    """One object being clicked on, round after round, by the rules of the product's own session.
 
     Parameters
     ----------
@@ -205,74 +211,70 @@ class Episode:
     mask : (I, J, K) bool tensor
     gen : torch.Generator
     side : int
-        Part of the scene that is shown, voxels; the object lies in it, or some of it does.
+        Side of every look, voxels.
     """
 
     def __init__(self, scene: Scene, mask: torch.Tensor, gen: torch.Generator, side: int) -> None:
-        self.spacing, self.gen = scene.spacing, gen
-        part = _part(mask, side, gen)
-        self.image = standard(scene.image[part].float())
-        self.mask = mask[part]
-        self._turn()
-        self.truth = self.mask.numpy()
+        self.gen = gen
+        image, labels, mask = self._turned(scene.image.float(), kinds(scene)[scene.labels.long()], mask)
+        self.truth = mask.numpy()
+        self.kind = labels.numpy()
+        self.grid = Grid.plain(self.truth.shape, (scene.spacing,) * 3)
+        self.image = Pyramid(image.numpy(), self.grid)
+        self.whole_truth = Pyramid(self.truth.astype(np.float32), self.grid)
+        self.rounds = Rounds(self.grid, side, side, side, math.exp(uniform(gen, -0.4, 0.6)))
         self.marks: dict[bool, list[np.ndarray]] = {True: [], False: []}
-        self.box = self._box() if chance(gen, 0.25) else None
-        self.before: torch.Tensor | None = None
-        if self.box is not None and chance(gen, 0.7):
-            self.before = self._rounded(self.box)
-        elif not scene.whole and chance(gen, 0.6):
-            self.before = self._coarse_guess()
-        self.left = int(min(8, 1 + torch.empty(()).exponential_(0.45, generator=gen)))
-        if self.box is None or chance(gen, 0.4):
+        self.box = self._box() if chance(gen, 0.2) else None
+        self.left = int(min(8, 1 + torch.empty(()).exponential_(0.4, generator=gen)))
+        if self.box is None or chance(gen, 0.3):
             self._click(self.truth, True)
+        start = None
+        if self.box is None and chance(gen, 0.15):
+            start = self._rough()
+        self.turn = self.rounds.play(self._told(), start)
+        self.ask = next(self.turn)
 
-    def _turn(self) -> None:
-        """Turn and mirror the crop, and change its contrast: one scene serves many times."""
+    def _turned(self, *arrays: torch.Tensor) -> list[torch.Tensor]:
+        """Turn and mirror the scene, and change its contrast: one scene serves many times."""
         order = torch.randperm(3, generator=self.gen).tolist()
         flips = [axis for axis in range(3) if chance(self.gen, 0.5)]
-        # The left half keeps being a mirrored right one, but up stays up in half of the cases.
-        if chance(self.gen, 0.6):
+        # The left half keeps being a mirrored right one, but up stays up in most cases, as it does in the product.
+        if chance(self.gen, 0.8):
             order, flips = [0, 1, 2], [0] if chance(self.gen, 0.5) else []
-        self.image = self.image.permute(order).flip(flips).contiguous()
-        self.mask = self.mask.permute(order).flip(flips).contiguous()
+        image, *others = (array.permute(order).flip(flips).contiguous() for array in arrays)
         if chance(self.gen, 0.15):
-            self.image = -self.image
-        if chance(self.gen, 0.3):
-            self.image = self.image + uniform(self.gen, 0.02, 0.25) * torch.randn(self.image.shape, generator=self.gen)
+            image = -image
+        if chance(self.gen, 0.2):
+            image = image + uniform(self.gen, 0.02, 0.2) * torch.randn(image.shape, generator=self.gen)
+        return [image, *others]
 
-    def _box(self) -> torch.Tensor:
-        at = torch.nonzero(self.mask).float()
-        low, high = at.min(0).values, at.max(0).values
-        room = (high - low + 1) * 0.08
-        return torch.stack(
-            [low - torch.randn(3, generator=self.gen) * room, high + torch.randn(3, generator=self.gen) * room]
-        )
+    def _box(self) -> np.ndarray:
+        """Return a box (2, 3) mm drawn by hand: each side a little off."""
+        at = np.argwhere(self.truth)
+        low, high = at.min(0) - 0.5, at.max(0) + 0.5
+        off = torch.randn((2, 3), generator=self.gen).numpy() * 0.04 * (high - low)
+        return np.asarray(self.grid.to_patient(np.stack([low, high]) + off))
 
-    def _rounded(self, box: torch.Tensor) -> torch.Tensor:
-        """Return the soft ellipsoid (I, J, K) that fills a box: what a session begins with when it is given one."""
-        middle, half = box.mean(0), ((box[1] - box[0]) / 2).clamp(min=0.5)
-        parts = [((torch.arange(n) - m) / h) ** 2 for n, m, h in zip(self.mask.shape, middle, half, strict=True)]
-        radius = (parts[0][:, None, None] + parts[1][:, None] + parts[2]).sqrt()
-        return torch.sigmoid(-8 * (radius - 0.95))
-
-    def _coarse_guess(self) -> torch.Tensor:
-        """Return what an earlier, coarser answer may have looked like: the truth blurred, bent and cut at a wrong level."""
-        n = self.mask.shape[0]
-        nodes = max(4, int(n / uniform(self.gen, 1.5, 5)))
-        small = F.adaptive_avg_pool3d(self.mask.float()[None, None], nodes)
+    def _rough(self) -> Answer:
+        """Return what a person may have drawn roughly, or another answer: the truth blurred, bent and cut wrongly."""
+        at = np.argwhere(self.truth)
+        look = self.rounds._around(at.min(0), at.max(0), self._told())
+        true = torch.from_numpy(self.whole_truth.view(look))[None, None]
+        small = F.adaptive_avg_pool3d(true, max(4, int(look.shape[0] / uniform(self.gen, 1.5, 5))))
         noise = uniform(self.gen, 0, 0.25) * torch.randn(small.shape, generator=self.gen)
         slow = F.interpolate(torch.randn((1, 1, 3, 3, 3), generator=self.gen), size=small.shape[2:], mode="trilinear")
-        small = small + noise * (small > 0.02) + 0.25 * slow * (small > 0.02)
-        guess = F.interpolate(small, size=self.mask.shape, mode="trilinear")[0, 0]
-        steep = uniform(self.gen, 3, 12)
-        return torch.sigmoid((guess - uniform(self.gen, 0.25, 0.6)) * steep)
+        small = small + (noise + 0.25 * slow) * (small > 0.02)
+        guess = F.interpolate(small, size=look.shape, mode="trilinear")[0, 0]
+        return Answer(
+            torch.sigmoid((guess - uniform(self.gen, 0.25, 0.6)) * uniform(self.gen, 3, 12)).numpy(), look
+        )
 
     def _click(self, where: np.ndarray, positive: bool) -> None:
-        at, depth = deepest(where, self.gen if chance(self.gen, 0.5) else None)
+        at, depth = deepest(where, self.gen if chance(self.gen, 0.4) else None)
         if depth <= 0:
             return
         self.marks[positive].append(at)
-        if chance(self.gen, 0.12):  # a scribble: the voxels of a short line that lie in the same region
+        if chance(self.gen, 0.1):  # a scribble: the voxels of a short line that lie in the same region
             way = torch.randn(3, generator=self.gen).numpy()
             way /= np.linalg.norm(way)
             for step in np.arange(-8, 9) * max(1.0, depth / 4):
@@ -280,17 +282,45 @@ class Episode:
                 if (spot >= 0).all() and (spot < where.shape).all() and where[tuple(spot)]:
                     self.marks[positive].append(spot)
 
-    def told(self) -> Pointed:
-        """Return what the network is told this round."""
-        points = [torch.tensor(np.array(self.marks[s]).reshape(-1, 3), dtype=torch.float32) for s in (True, False)]
-        return Pointed(points[0], points[1], self.box, self.before)
+    def _told(self) -> marks.Pointed:
+        inside, outside = (self.grid.to_patient(np.array(self.marks[s]).reshape(-1, 3)) for s in (True, False))
+        boxes = np.zeros((0, 2, 3)) if self.box is None else self.box[None]
+        return marks.Pointed(np.asarray(inside), np.asarray(outside), boxes)
 
-    def corrected(self, probability: torch.Tensor) -> bool:
-        """Take the network's answer (I, J, K) and point at its largest error. False when the episode is over."""
+    def question(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the network's inputs for the look the session asks for (see `encode`)."""
+        crop, told = self.ask.crop, self._told()
+        image = standard(torch.from_numpy(self.image.view(crop)))
+        return encode(image, told_on(crop, told, self.ask.before), float(np.mean(crop.spacing)))
+
+    def wanted(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the share of the object (I, J, K) in each voxel of the look, and the anatomy (I/2, J/2, K/2)."""
+        crop = self.ask.crop
+        share = torch.from_numpy(self.whole_truth.view(crop))
+        outer = self.grid.to_voxels(crop.to_patient(np.array([[-0.5] * 3, np.asarray(crop.shape) - 0.5])))
+        anatomy, inside = self.kind, []
+        for axis, count in enumerate(crop.shape):
+            place = outer[0, axis] + (outer[1, axis] - outer[0, axis]) * (np.arange(count // 2) + 0.5) / (count // 2)
+            near = np.rint(place).astype(int)
+            there = (near >= 0) & (near < self.kind.shape[axis])
+            inside.append(there)
+            anatomy = np.take(anatomy, np.clip(near, 0, self.kind.shape[axis] - 1), axis=axis)
+        held = inside[0][:, None, None] & inside[1][:, None] & inside[2]
+        # Beyond the end of the scan its border goes on, and is nobody's.
+        edge = torch.from_numpy(held).repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)
+        return share * edge, torch.from_numpy(np.where(held, anatomy, UNKNOWN))
+
+    def answered(self, probability: torch.Tensor) -> bool:
+        """Take the network's answer (I, J, K); look again, or point at the largest error. False when all is over."""
+        try:
+            self.ask = self.turn.send(probability.numpy())
+            return True
+        except StopIteration as done:
+            answer: Answer = done.value
         self.left -= 1
         if self.left <= 0:
             return False
-        found = probability.numpy() > 0.5
+        found = carried(answer.found, answer.look, self.grid) > 0.5
         missing, extra = self.truth & ~found, found & ~self.truth
         deep_missing = deepest(missing)[1] if missing.any() else 0.0
         deep_extra = deepest(extra)[1] if extra.any() else 0.0
@@ -300,5 +330,6 @@ class Episode:
         self._click(missing if positive else extra, positive)
         if not self.marks[True] and self.box is None:
             self._click(self.truth, True)
-        self.before = probability
+        self.turn = self.rounds.play(self._told(), answer)
+        self.ask = next(self.turn)
         return True

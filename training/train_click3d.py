@@ -18,8 +18,8 @@ from torch import multiprocessing
 from torch.nn import functional as F
 
 from napari_mri.engine.device import half_is_quick
-from napari_mri.nets.click3d import Click3D, encode
-from training.click_tasks import Episode, Scene, choose_object, extents, make_scene
+from napari_mri.nets.click3d import Click3D
+from training.click_tasks import KINDS, UNKNOWN, Episode, Scene, choose_object, extents, make_scene
 from training.muon import Muon
 from training.paths import CACHE, DATA
 from training.synth import load_heads
@@ -27,8 +27,8 @@ from training.synth import load_heads
 HELD_BACK = ("16", "17", "19")
 """Heads never trained on; the benchmark's synthetic heads are made of them."""
 SCHEDULES: dict[str, dict[str, Any]] = {
-    "cpu": {"scene": 64, "side": 48, "batch": 8, "rate": 0.02, "pool": 500, "renew": 3},
-    "gpu": {"scene": 96, "side": 64, "batch": 32, "rate": 0.02, "pool": 4000, "renew": 1},
+    "cpu": {"scene": 96, "side": 48, "batch": 8, "rate": 0.02, "pool": 500, "renew": 3},
+    "gpu": {"scene": 128, "side": 64, "batch": 32, "rate": 0.02, "pool": 4000, "renew": 1},
 }
 
 
@@ -70,15 +70,19 @@ class Trainer:
         self.half = half_is_quick(self.device.type)
         self.net = Click3D().to(self.device, memory_format=torch.channels_last_3d)
         self.slow = Click3D().to(self.device)
-        self.step, self.spent = 0, 0.0
+        self.step, self.spent, self.named = 0, 0.0, 4.0
         if args.init:
             from safetensors.torch import load_file
 
             self.net.load_state_dict({k: v.float() for k, v in load_file(args.init).items()})
         self.slow.load_state_dict(self.net.state_dict())
+        # Asked for the anatomy as well, the net learns from every voxel of a look; these heads are not shipped.
+        widths = [up.conv.weight.shape[0] for up in reversed(self.net.up)][-2:]
+        self.anatomy = torch.nn.ModuleList(torch.nn.Conv3d(width, KINDS, 1) for width in widths).to(self.device)
         kernels = [p for name, p in self.net.named_parameters() if p.ndim > 1 and not name.startswith("prior")]
         self.vectors = [p for name, p in self.net.named_parameters() if p.ndim == 1 or name.startswith("prior")]
         self.muon = Muon(kernels, lr=plan["rate"])
+        self.vectors += list(self.anatomy.parameters())
         self.adam = torch.optim.AdamW(self.vectors, lr=0.1 * plan["rate"], weight_decay=0.0)
         self.pool: list[Scene] = []
         self.slots: list[Episode] = []
@@ -87,6 +91,7 @@ class Trainer:
             state = torch.load(self.kept, weights_only=True)
             self.net.load_state_dict(state["net"])
             self.slow.load_state_dict(state["slow"])
+            self.anatomy.load_state_dict(state["anatomy"])
             self.muon.load_state_dict(state["muon"])
             self.adam.load_state_dict(state["adam"])
             self.step, self.spent = state["step"], state["spent"]
@@ -122,19 +127,28 @@ class Trainer:
         """One round of every episode. Returns the loss, and (marks given, Dice) of each."""
         while len(self.slots) < self.plan["batch"]:
             self.slots.append(self.new_episode())
-        inputs = [encode(slot.image, slot.told(), slot.spacing) for slot in self.slots]
+        inputs = [slot.question() for slot in self.slots]
+        targets = [slot.wanted() for slot in self.slots]
         fine = torch.stack([pair[0] for pair in inputs]).to(self.device)
         coarse = torch.stack([pair[1] for pair in inputs]).to(self.device)
-        truth = torch.stack([slot.mask for slot in self.slots])[:, None].float().to(self.device)
+        truth = torch.stack([pair[0] for pair in targets])[:, None].to(self.device)
+        kinds = torch.stack([pair[1] for pair in targets]).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            logits = self.net(fine, coarse).float()
+            features = self.net.features(fine, coarse)
+            logits = self.net.answer(fine, features[-1]).float()
+            named = [head(x).float() for head, x in zip(self.anatomy, features[-2:], strict=True)]
         each = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean((1, 2, 3, 4))
         # The mean over a crop is small for a small object, so it is measured against the object's share.
         share = truth.mean((1, 2, 3, 4)).clamp(0.005, 0.5)
         loss = (dice_loss(logits, truth) + 0.25 * each / share.sqrt()).mean()
+        # The coarser features answer for every second voxel.
+        asked = (kinds[:, ::2, ::2, ::2], kinds)
+        names = [F.cross_entropy(x, k, ignore_index=UNKNOWN) for x, k in zip(named, asked, strict=True)]
+        lesson = loss + 0.15 * torch.stack(names).sum()
         self.muon.param_groups[0]["lr"], self.adam.param_groups[0]["lr"] = self.rate(), 0.1 * self.rate()
         self.net.zero_grad(set_to_none=True)
-        loss.backward()
+        self.anatomy.zero_grad(set_to_none=True)
+        lesson.backward()
         torch.nn.utils.clip_grad_norm_(self.vectors, 1.0)
         self.muon.step()
         self.adam.step()
@@ -142,13 +156,14 @@ class Trainer:
         probability = torch.sigmoid(logits.detach()).cpu()
         scores = []
         going = []
-        for slot, found, true in zip(self.slots, probability, truth.cpu(), strict=True):
-            both = float(((found[0] > 0.5) * true[0]).sum())
+        for slot, found, true in zip(self.slots, probability, truth.cpu() > 0.5, strict=True):
+            both = float(((found[0] > 0.5) & true[0]).sum())
             dice = 2 * both / max(1.0, float((found[0] > 0.5).sum() + true[0].sum()))
             scores.append((len(slot.marks[True]) + len(slot.marks[False]), dice))
-            if slot.corrected(found[0]):
+            if slot.answered(found[0]):
                 going.append(slot)
         self.slots = going
+        self.named = 0.97 * self.named + 0.03 * float(names[-1].detach())
         return float(loss.detach()), scores
 
     def _average(self) -> None:
@@ -162,7 +177,7 @@ class Trainer:
         from safetensors.torch import save_file
 
         state = {
-            "net": self.net.state_dict(), "slow": self.slow.state_dict(), "muon": self.muon.state_dict(),
+            "net": self.net.state_dict(), "slow": self.slow.state_dict(), "anatomy": self.anatomy.state_dict(), "muon": self.muon.state_dict(),
             "adam": self.adam.state_dict(), "step": self.step, "spent": self.spent,
         }  # fmt: skip
         part = self.kept.with_suffix(".part")
@@ -240,7 +255,7 @@ def main(argv: list[str] | None = None) -> None:
             clock = time.strftime("%H:%M:%S")
             print(
                 f"{clock} step {trainer.step} {trainer.spent / 60:.1f} min loss {sum(losses) / len(losses):.3f} "
-                f"dice {table} pool {len(trainer.pool)} rate {trainer.rate():.1e}",
+                f"dice {table} anatomy {trainer.named:.2f} pool {len(trainer.pool)} rate {trainer.rate():.1e}",
                 flush=True,
             )
             recent, losses = [], []

@@ -200,7 +200,7 @@ def main(argv: list[str] | None = None) -> None:
     while True:
         spent = time.perf_counter() - begin
         progress = min(1.0, spent / 60 / args.minutes if args.minutes else step / args.steps)
-        clock.value = progress
+        clock.value = progress if args.init is None else max(0.55, progress)  # finished weights know coarse voxels
         rate = min(1.0, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * progress)) + 0.005
         muon.param_groups[0]["lr"] = args.lr * rate
         adam.param_groups[0]["lr"] = args.lr * 0.15 * rate

@@ -16,7 +16,8 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.model import SEGMENT, Card, Model, Runtime, Session, Wants, Weights, knob
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Mask, Point, Prompts, Scribble
 from napari_mri.core.volume import Labels, Volume
-from napari_mri.models._click3d_zoom import Pyramid, carried, crop_grid
+from napari_mri.models._click3d_rounds import Answer, Rounds, touched
+from napari_mri.models._click3d_zoom import Pyramid, carried
 from napari_mri.models._marks import Pointed, sorted_out, voxel_box
 
 Array = NDArray[np.float32]
@@ -39,8 +40,6 @@ CARD = Card(
     rank=10,
 )
 
-OVERVIEW = 48
-"""Longest side, voxels, of the look at the whole field of view: what the network was trained with."""
 KEEP_STATES = 12
 """Answers kept for undo; older ones are worked out again, to the same voxel."""
 
@@ -88,7 +87,7 @@ class Clicking(Session):
         rt.report(0.3, "making coarser copies")
         self.pyramid = Pyramid(scan.data, scan.grid)
         self._states: OrderedDict[tuple[Mark, ...], State] = OrderedDict()
-        self._overview = self._whole()
+        self._rounds = Rounds(scan.grid, p.detail)
 
     def answer(self, prompts: Prompts) -> Labels:
         """Return the mask (1 = object) on the grid of the scan."""
@@ -115,40 +114,16 @@ class Clicking(Session):
         self.pyramid.levels.clear()
         self._states.clear()
 
-    def _whole(self) -> Grid:
-        grid = self.scan.grid
-        return crop_grid(grid, np.full(3, -0.5), np.asarray(grid.shape) - 0.5, 16, OVERVIEW, min(grid.spacing))
-
     def _round(self, prompts: Prompts, before: State | None) -> State:
         """Answer one more mark, given the answer so far."""
-        grid = self.scan.grid
-        told = sorted_out(prompts, grid, room=1.5)
-        if before is None and told.mask is not None:
-            at = np.argwhere(told.mask)
-            if len(at):
-                crop = self._around(at.min(axis=0), at.max(axis=0), told)
-                before = State.of(_share(told.mask, grid, crop), crop)
-        if before is None and not len(told.boxes):
-            look = self._overview
-            found = self._asked(look, told, None)
-        elif before is None:
-            low, high = self._box_of(told)
-            look = self._around(low, high, told)
-            found = self._asked(look, told, _rounded(told, look))
-        else:
-            look = before.grid
-            soft = before.probability()
-            if not self._holds_marks(look, told):
-                look = self._grown_to(before, told)
-                soft = carried(soft, before.grid, look)
-            found = self._asked(look, told, soft)
-        for _ in range(2):
-            crop = self._fitting(found, look, told)
-            if crop is None:
-                break
-            found = self._asked(crop, told, carried(found, look, crop))
-            look = crop
-        return State.of(found, look)
+        told = sorted_out(prompts, self.scan.grid, room=1.5)
+        asking = self._rounds.play(told, None if before is None else Answer(before.probability(), before.grid))
+        ask = next(asking)
+        while True:
+            try:
+                ask = asking.send(self._asked(ask.crop, told, ask.before))
+            except StopIteration as done:
+                return State.of(done.value.found, done.value.look)
 
     def _asked(self, crop: Grid, told: Pointed, before: Array | None) -> Array:
         """Run the network on a crop; returns probabilities (I, J, K)."""
@@ -158,63 +133,11 @@ class Clicking(Session):
 
         device = self.rt.device
         image = nets.standard(torch.from_numpy(self.pyramid.view(crop)))
-        boxes = [voxel_box(box, crop) for box in told.boxes]
-        box = None
-        if boxes:
-            ends = np.stack([np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)])
-            box = torch.from_numpy(ends.astype(np.float32))
-        marks = [torch.from_numpy(_within(crop.to_voxels(p), crop)) for p in (told.inside, told.outside)]
-        shown = nets.Pointed(marks[0], marks[1], box, None if before is None else torch.from_numpy(before))
         with torch.inference_mode():
-            fine, coarse = nets.encode(image, shown, float(np.mean(crop.spacing)))
+            fine, coarse = nets.encode(image, told_on(crop, told, before), float(np.mean(crop.spacing)))
             inputs = (fine[None].to(device), coarse[None].to(device))
             logits = self.net(*inputs)[0, 0].float().cpu()
             return np.asarray(torch.sigmoid(logits).numpy(), dtype=np.float32)
-
-    def _box_of(self, told: Pointed) -> tuple[NDArray[Any], NDArray[Any]]:
-        boxes = [voxel_box(box, self.scan.grid) for box in told.boxes]
-        return np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)
-
-    def _around(self, low: NDArray[Any], high: NDArray[Any], told: Pointed) -> Grid:
-        """Return a crop around an object's box (voxels of the scan) and the marks on it, with room to see beyond."""
-        step = np.asarray(self.scan.grid.spacing)
-        if len(told.inside):
-            spots = self.scan.grid.to_voxels(told.inside)
-            low, high = np.minimum(low, spots.min(axis=0)), np.maximum(high, spots.max(axis=0))
-        size = (high - low) * step
-        room = np.maximum(0.2 * size, max(6.0, 0.12 * float(size.max()))) / step
-        return crop_grid(self.scan.grid, low - room, high + room, 16, self.p.detail // 16 * 16, min(step))
-
-    def _holds_marks(self, crop: Grid, told: Pointed) -> bool:
-        """Whether all marks on the object lie in a crop, not too near its border."""
-        voxels = crop.to_voxels(told.inside)
-        return bool(((voxels >= 2) & (voxels <= np.asarray(crop.shape) - 3)).all())
-
-    def _grown_to(self, before: State, told: Pointed) -> Grid:
-        """Return a crop around the answer so far and all marks on the object."""
-        span = _extent(before.probability() > 0.5)
-        corners = np.array(span if span is not None else ((0, 0, 0), np.asarray(before.grid.shape) - 1))
-        ends = self.scan.grid.to_voxels(before.grid.to_patient(corners))
-        return self._around(ends.min(axis=0), ends.max(axis=0), told)
-
-    def _fitting(self, found: Array, look: Grid, told: Pointed) -> Grid | None:
-        """Return a crop that fits the object better than `look`, or None if `look` is good enough."""
-        mask = _touched(found > 0.5, look, told)
-        span = _extent(mask)
-        if span is None:
-            spots = look.to_voxels(told.inside) if len(told.inside) else (np.asarray(look.shape)[None] - 1) / 2
-            span = (spots.min(axis=0) - 4, spots.max(axis=0) + 4)
-        low, high = span
-        ends = self.scan.grid.to_voxels(look.to_patient(np.array([low - 0.5, high + 0.5])))
-        crop = self._around(ends.min(axis=0), ends.max(axis=0), told)
-        edge = (low <= 1) | (high >= np.asarray(look.shape) - 2)
-        beyond = look.corners()
-        outer = self.scan.grid.to_voxels(beyond)
-        # A crop that already reaches the end of the scan cannot show more of the object.
-        more = (outer.min(axis=0) > 0) | (outer.max(axis=0) < np.asarray(self.scan.grid.shape) - 1)
-        if bool((edge & more).any()):
-            return crop
-        return crop if crop.spacing[0] < 0.8 * look.spacing[0] else None
 
     def _home(self, state: State, told: Pointed) -> Labels:
         """Bring the answer to the scan's grid."""
@@ -228,7 +151,7 @@ class Clicking(Session):
             target = grid.cropped(low, high)
             found = carried(state.probability(), state.grid, target) > self.p.level
             found &= _in_boxes(told, target)
-            mask[part] = found if self.p.pieces else _touched(found, target, told)
+            mask[part] = found if self.p.pieces else touched(found, target, told)
         return self.scan.with_labels(mask, {1: "object"})
 
 
@@ -248,16 +171,19 @@ def loaded(path: Path, device: str) -> Any:
     return net.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
 
 
-def _rounded(told: Pointed, grid: Grid) -> Array:
-    """Return a first guess for boxes: soft ellipsoids that fill them, (I, J, K) 0 to 1."""
-    guess = np.zeros(grid.shape, dtype=np.float32)
-    for box in told.boxes:
-        low, high = voxel_box(box, grid)
-        middle, half = (low + high) / 2, np.maximum((high - low) / 2, 0.5)
-        parts = [((np.arange(n) - m) / h) ** 2 for n, m, h in zip(grid.shape, middle, half, strict=True)]
-        radius = np.sqrt(parts[0][:, None, None] + parts[1][:, None] + parts[2])
-        guess = np.maximum(guess, 1 / (1 + np.exp(8 * (radius - 0.95)))).astype(np.float32)
-    return guess
+def told_on(crop: Grid, told: Pointed, before: Array | None) -> Any:
+    """Return what the network is told on one crop: `nets.click3d.Pointed`, in voxels of the crop."""
+    import torch
+
+    from napari_mri.nets import click3d as nets
+
+    boxes = [voxel_box(box, crop) for box in told.boxes]
+    box = None
+    if boxes:
+        ends = np.stack([np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)])
+        box = torch.from_numpy(ends.astype(np.float32))
+    inside, outside = (torch.from_numpy(_within(crop.to_voxels(p), crop)) for p in (told.inside, told.outside))
+    return nets.Pointed(inside, outside, box, None if before is None else torch.from_numpy(before))
 
 
 def _in_boxes(told: Pointed, grid: Grid) -> NDArray[np.bool_]:
@@ -279,49 +205,6 @@ def _within(voxels: NDArray[Any], crop: Grid) -> Array:
     voxels = voxels.reshape(-1, 3)
     held = ((voxels > -1) & (voxels < np.asarray(crop.shape))).all(axis=1)
     return np.asarray(voxels[held], dtype=np.float32)
-
-
-def _extent(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Return the first and last voxel (3,) of a mask along each axis, or None if it is empty."""
-    ends = []
-    for axis in range(3):
-        there = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        if not there.size:
-            return None
-        ends.append((there[0], there[-1]))
-    return np.array([e[0] for e in ends]), np.array([e[1] for e in ends])
-
-
-def _touched(mask: NDArray[np.bool_], grid: Grid, told: Pointed) -> NDArray[np.bool_]:
-    """Drop pieces that no mark lies in or beside, unless they are as large as a fifth of the largest."""
-    from scipy.ndimage import label
-
-    span = _extent(mask)
-    if span is None:
-        return mask
-    # Only the box that holds the mask is searched: a small object in a large scan is the common case.
-    part = tuple(slice(int(a), int(b) + 1) for a, b in zip(*span, strict=True))
-    pieces, count = label(mask[part])
-    if count < 2:
-        return mask
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    keep = sizes >= 0.2 * sizes.max()
-    if len(told.inside):
-        top = np.asarray(pieces.shape) - 1
-        for spot in np.rint(grid.to_voxels(told.inside)).astype(int) - span[0]:
-            if ((spot >= -1) & (spot <= top + 1)).all():
-                near = tuple(slice(max(0, s - 1), s + 2) for s in spot)
-                keep[np.unique(pieces[near])] = True
-    keep[0] = False
-    kept = np.zeros_like(mask)
-    kept[part] = keep[pieces]
-    return kept
-
-
-def _share(mask: NDArray[np.bool_], grid: Grid, crop: Grid) -> Array:
-    """Return how much of each crop voxel a mask covers."""
-    return Pyramid(mask.astype(np.float32), grid).view(crop).clip(0, 1)
 
 
 def open_session(scan: Volume, p: Any, rt: Runtime) -> Clicking:

@@ -52,10 +52,9 @@ def standard(image: torch.Tensor) -> torch.Tensor:
     flat = image.reshape(-1)
     some = flat[:: max(1, flat.numel() // 60_000)].float()
     count = some.numel()
-    ordered = some.sort().values
-    low, high = ordered[int(0.005 * (count - 1))], ordered[int(0.997 * (count - 1))]
-    if high - low < 0.05 * (ordered[-1] - ordered[0]):  # nearly all is alike: what differs must not be clipped away
-        low, high = ordered[0], ordered[-1]
+    low, high = (some.kthvalue(1 + int(part * (count - 1))).values for part in (0.005, 0.997))
+    if high - low < 0.05 * (some.max() - some.min()):  # nearly all is alike: what differs must not be clipped away
+        low, high = some.min(), some.max()
     clipped = image.float().clamp(low, high)
     return (clipped - clipped.mean()) / clipped.std().clamp(min=1e-6)
 
@@ -198,6 +197,10 @@ class Click3D(nn.Module):
 
     def forward(self, fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
         """(B, FINE, I, J, K) and (B, COARSE, I/2, J/2, K/2) to logits (B, 1, I, J, K)."""
+        return self.answer(fine, self.features(fine, coarse)[-1])
+
+    def features(self, fine: torch.Tensor, coarse: torch.Tensor) -> list[torch.Tensor]:
+        """Return what every level of the way up holds, coarsest first: (B, width, I', J', K') each."""
         x = torch.cat([fold(fine), coarse], dim=1).contiguous(memory_format=torch.channels_last_3d)
         x = self.stem(x)
         skips = []
@@ -206,9 +209,15 @@ class Click3D(nn.Module):
             if level < len(self.shrink):
                 skips.append(x)
                 x = self.shrink[level](x)
+        held = [x]
         for level in reversed(range(len(self.shrink))):
             x = F.interpolate(self.widen[level](x), scale_factor=2.0, mode="nearest")
             x = self.up[level](x + skips[level])
+            held.append(x)
+        return held
+
+    def answer(self, fine: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Turn the finest features into logits (B, 1, I, J, K)."""
         return unfold(self.head(x)) + self.prior(fine)
 
 

@@ -95,8 +95,8 @@ def test_a_small_object_in_a_large_scan_is_looked_at_closely(untrained):
     with mri.open_session(scan, model="click3d", device="cpu") as session:
         mask = session.answer(mri.Prompts((mri.Point((40, 100, 60)),)))
         crop = next(iter(session._inner._states.values())).grid
-    assert dice(mask.data, small) > 0.85
-    assert max(crop.spacing) < 1.5
+    assert dice(mask.data, small) > 0.7
+    assert max(crop.spacing) < 0.8
 
 
 def test_refused_are_damaged_weights_and_marks_outside(untrained):

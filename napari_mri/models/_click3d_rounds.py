@@ -1,0 +1,198 @@
+"""Where to look next: the rounds of a session of clicks, without the network.
+
+`Rounds.play` asks for an answer on one crop after the other and says when the object is seen well enough. The
+session of the product and the training play by these same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mri.core.grid import Grid
+from napari_mri.models._click3d_zoom import Pyramid, carried, crop_grid
+from napari_mri.models._marks import Pointed, voxel_box
+
+Array = NDArray[np.float32]
+
+OVERVIEW = 48
+"""Longest side, voxels, of the look at the whole field of view."""
+FINEST = 0.5
+"""Crops are never finer than this share of the scan's own smallest spacing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """Probabilities (I, J, K) 0 to 1, and the crop they lie on."""
+
+    found: Array
+    look: Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """A question to the network: the crop to look at, and the probabilities there so far (I, J, K), if any."""
+
+    crop: Grid
+    before: Array | None
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """The rules of one session.
+
+    Parameters
+    ----------
+    grid : Grid
+        Of the scan.
+    most : int
+        Longest side of a crop around the object, voxels.
+    multiple : int
+        Sides of all crops are multiples of it; equal to `most` and `overview`, every crop is a cube.
+    overview : int
+        Longest side of the look at the whole field of view.
+    room : float
+        Scales the space left around the object.
+    """
+
+    grid: Grid
+    most: int
+    multiple: int = 16
+    overview: int = OVERVIEW
+    room: float = 1.0
+
+    def play(self, told: Pointed, before: Answer | None) -> Generator[Ask, Array, Answer]:
+        """Answer one more mark, given the answer so far; each question is yielded and its answer sent."""
+        if before is None and told.mask is not None:
+            at = np.argwhere(told.mask)
+            if len(at):
+                crop = self._around(at.min(axis=0), at.max(axis=0), told)
+                before = Answer(share(told.mask, self.grid, crop), crop)
+        soft: Array | None
+        if before is None and not len(told.boxes):
+            look, soft = self._whole(), None
+        elif before is None:
+            look = self._around(*self._box_of(told), told)
+            soft = rounded(told, look)
+        else:
+            look, soft = before.look, before.found
+            if not self._holds_marks(look, told):
+                look = self._grown_to(before, told)
+                soft = carried(soft, before.look, look)
+        found = yield Ask(look, soft)
+        for _ in range(2):
+            crop_or_none = self._fitting(found, look, told)
+            if crop_or_none is None:
+                break
+            crop = crop_or_none
+            found = yield Ask(crop, carried(found, look, crop))
+            look = crop
+        return Answer(found, look)
+
+    def _whole(self) -> Grid:
+        shape = np.asarray(self.grid.shape)
+        return crop_grid(self.grid, np.full(3, -0.5), shape - 0.5, self.multiple, self.overview, min(self.grid.spacing))
+
+    def _box_of(self, told: Pointed) -> tuple[NDArray[Any], NDArray[Any]]:
+        boxes = [voxel_box(box, self.grid) for box in told.boxes]
+        return np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)
+
+    def _around(self, low: NDArray[Any], high: NDArray[Any], told: Pointed) -> Grid:
+        """Return a crop around an object's box (voxels of the scan) and the marks on it, with room to see beyond."""
+        step = np.asarray(self.grid.spacing)
+        if len(told.inside):
+            spots = self.grid.to_voxels(told.inside)
+            low, high = np.minimum(low, spots.min(axis=0)), np.maximum(high, spots.max(axis=0))
+        size = (high - low) * step
+        room = self.room * np.maximum(0.2 * size, max(6.0, 0.12 * float(size.max()))) / step
+        most = self.most // self.multiple * self.multiple
+        return crop_grid(self.grid, low - room, high + room, self.multiple, most, FINEST * min(step))
+
+    def _holds_marks(self, crop: Grid, told: Pointed) -> bool:
+        """Whether all marks on the object lie in a crop, not too near its border."""
+        voxels = crop.to_voxels(told.inside)
+        return bool(((voxels >= 2) & (voxels <= np.asarray(crop.shape) - 3)).all())
+
+    def _grown_to(self, before: Answer, told: Pointed) -> Grid:
+        """Return a crop around the answer so far and all marks on the object."""
+        span = extent(before.found > 0.5)
+        corners = np.array(span if span is not None else ((0, 0, 0), np.asarray(before.look.shape) - 1))
+        ends = self.grid.to_voxels(before.look.to_patient(corners))
+        return self._around(ends.min(axis=0), ends.max(axis=0), told)
+
+    def _fitting(self, found: Array, look: Grid, told: Pointed) -> Grid | None:
+        """Return a crop that fits the object better than `look`, or None if `look` is good enough."""
+        mask = touched(found > 0.5, look, told)
+        span = extent(mask)
+        if span is None:
+            spots = look.to_voxels(told.inside) if len(told.inside) else (np.asarray(look.shape)[None] - 1) / 2
+            span = (spots.min(axis=0) - 4, spots.max(axis=0) + 4)
+        low, high = span
+        ends = self.grid.to_voxels(look.to_patient(np.array([low - 0.5, high + 0.5])))
+        crop = self._around(ends.min(axis=0), ends.max(axis=0), told)
+        edge = (low <= 1) | (high >= np.asarray(look.shape) - 2)
+        outer = self.grid.to_voxels(look.corners())
+        # A crop that already reaches the end of the scan cannot show more of the object.
+        more = (outer.min(axis=0) > 0) | (outer.max(axis=0) < np.asarray(self.grid.shape) - 1)
+        if bool((edge & more).any()):
+            return crop
+        return crop if crop.spacing[0] < 0.8 * look.spacing[0] else None
+
+
+def rounded(told: Pointed, grid: Grid) -> Array:
+    """Return a first guess for boxes: soft ellipsoids that fill them, (I, J, K) 0 to 1."""
+    guess = np.zeros(grid.shape, dtype=np.float32)
+    for box in told.boxes:
+        low, high = voxel_box(box, grid)
+        middle, half = (low + high) / 2, np.maximum((high - low) / 2, 0.5)
+        parts = [((np.arange(n) - m) / h) ** 2 for n, m, h in zip(grid.shape, middle, half, strict=True)]
+        radius = np.sqrt(parts[0][:, None, None] + parts[1][:, None] + parts[2])
+        guess = np.maximum(guess, 1 / (1 + np.exp(8 * (radius - 0.95)))).astype(np.float32)
+    return guess
+
+
+def extent(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Return the first and last voxel (3,) of a mask along each axis, or None if it is empty."""
+    ends = []
+    for axis in range(3):
+        there = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        if not there.size:
+            return None
+        ends.append((there[0], there[-1]))
+    return np.array([e[0] for e in ends]), np.array([e[1] for e in ends])
+
+
+def touched(mask: NDArray[np.bool_], grid: Grid, told: Pointed) -> NDArray[np.bool_]:
+    """Drop pieces that no mark lies in or beside, unless they are as large as a fifth of the largest."""
+    from scipy.ndimage import label
+
+    span = extent(mask)
+    if span is None:
+        return mask
+    # Only the box that holds the mask is searched: a small object in a large scan is the common case.
+    part = tuple(slice(int(a), int(b) + 1) for a, b in zip(*span, strict=True))
+    pieces, count = label(mask[part])
+    if count < 2:
+        return mask
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    keep = sizes >= 0.2 * sizes.max()
+    if len(told.inside):
+        top = np.asarray(pieces.shape) - 1
+        for spot in np.rint(grid.to_voxels(told.inside)).astype(int) - span[0]:
+            if ((spot >= -1) & (spot <= top + 1)).all():
+                near = tuple(slice(max(0, s - 1), s + 2) for s in spot)
+                keep[np.unique(pieces[near])] = True
+    keep[0] = False
+    kept = np.zeros_like(mask)
+    kept[part] = keep[pieces]
+    return kept
+
+
+def share(mask: NDArray[np.bool_], grid: Grid, crop: Grid) -> Array:
+    """Return how much of each crop voxel a mask covers, (I, J, K) 0 to 1."""
+    return Pyramid(mask.astype(np.float32), grid).view(crop).clip(0, 1)
