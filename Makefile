@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Window tests open real windows, one after another: on a machine without a screen a virtual one is used where it is installed.
 SCREEN := $(shell command -v xvfb-run >/dev/null 2>&1 && [ -z "$$DISPLAY$$WAYLAND_DISPLAY" ] && echo xvfb-run -a -s \"-screen 0 1600x1000x24\")
 
-.PHONY: demo fuzz test lint types floors tests constraints bench contact-sheet train-skullstrip train-denoise train-click3d train-superres train-isotropic clean
+.PHONY: demo fuzz test lint types floors tests constraints bench contact-sheet train-skullstrip train-denoise train-click3d train-superres train-isotropic train-sharper clean
 
 demo: $(VENV)/.ready
 	$(BIN)/napari-mri demo
@@ -59,6 +59,9 @@ train-superres: $(VENV)/.ready
 
 train-isotropic: $(VENV)/.ready
 	$(BIN)/python -m training.train_isotropic --export runs/isotropic
+
+train-sharper: $(VENV)/.ready
+	$(BIN)/python -m training.train_sharper --export runs/isotropic
 
 # Damaged files of every format, each in a process that may die: INPUTS=2000 for a short round.
 fuzz: $(VENV)/.ready

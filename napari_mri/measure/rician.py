@@ -23,6 +23,8 @@ FLOOR = float(np.sqrt(np.pi / 2))
 """Mean of pure noise, in sigma."""
 AIR_SPREAD = float(np.sqrt(2 - np.pi / 2))
 """Standard deviation of pure noise, in sigma."""
+SETTLED = 0.05
+"""How uncertain a cleaned noise floor is, in standard deviations of the noise."""
 _STRONG = 12.0
 """Above this signal-to-noise ratio the closed forms for strong signals hold to 1e-5."""
 
@@ -153,6 +155,25 @@ def back_from_stabilised(data: ArrayLike, sigma: ArrayLike, doubt: float = 0.0) 
     inside = np.interp(d, t.stable_mean, ramp)
     found = np.where(d > t.stable_mean[-1], t.snr[-1] + (d - t.stable_mean[-1]), inside)
     return np.asarray(found * np.asarray(sigma, dtype=np.float64), dtype=np.float32)
+
+
+def stable_floor() -> float:
+    """Return what pure noise averages to in the stabilised scale."""
+    return float(tables().stable_mean[0])
+
+
+def settled(clean: Array) -> Array:
+    """Lay what is within reach of the noise floor onto it: the way back turns the least excess into signal.
+
+    Parameters
+    ----------
+    clean : ndarray
+        A denoised result in the stabilised scale.
+    """
+    floor = stable_floor()
+    above = clean - floor
+    nearly = np.maximum(above - SETTLED, 0) * 1.5
+    return np.asarray(floor + np.where(above < 3 * SETTLED, nearly, above), dtype=np.float32)
 
 
 def sigma_from(mean: ArrayLike, spread: ArrayLike) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
-"""Voxels halved along every axis by the project's own network, which leaves the noise out as well.
+"""Voxels halved along every axis by the project's own network, after the noise was taken out.
 
-The network is told how strong the noise is. What it answers is then corrected by what the scan says beyond its
-noise, so a clean scan can be measured from the result and a noisy one up to its noise.
+Noise is taken out by non-local PCA first, which beats what the network leaves out by itself. What the network
+answers is then corrected by what the scan says beyond its noise, so a clean scan can be measured from the result and
+a noisy one up to its noise.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from napari_mri.engine.tiles import Tiling, run_net
 from napari_mri.measure.consistency import PROFILES
 from napari_mri.measure.noise import Noise, brightness
 from napari_mri.measure.removal import SIGMA_SAYS, noise_of
-from napari_mri.models._superres import Way, Wish, refined, tell_limits, way_to
+from napari_mri.models import nlpca
+from napari_mri.models._superres import Wish, refined, tell_limits, way_to
 
 if TYPE_CHECKING:
     from napari_mri.nets.isotropic import HalvingNet
@@ -33,18 +35,26 @@ WEIGHTS = Weights(
     shipped=True,
     size=1015432,
 )
+SHARPER = Weights(
+    file="isotropic_sharper.safetensors",
+    sha256="25d82f33b6fc683ab8f0948c72dd6f6ed6ed9fd03058cfda4b7ad34bc2204cac",
+    licence="BSD-3-Clause",
+    shipped=True,
+    size=1015432,
+)
 
 CARD = Card(
     name="isotropic_x2",
     task=SUPERRES,
     title="Halve voxels along all axes, trained network",
     says=(
-        "Halves voxels that are about as long as wide, along all three axes, and takes out noise of up to 5 %; any "
-        "contrast. Trained on synthetic heads only, without a term that rewards invented texture."
+        "Halves voxels that are about as long as wide, along all three axes, and takes out noise first; any "
+        "contrast. Trained on synthetic heads only; unless you ask for the sharper twin, without a term that rewards "
+        "invented texture."
     ),
     wants=Wants(axes="RAS", min_slices=3, frames=True),
     needs=("torch", "safetensors", "scipy"),
-    weights=(WEIGHTS,),
+    weights=(WEIGHTS, SHARPER),
     cite="Our own; dense blocks as in Wang et al., ESRGAN 2018, and DISGAN, arXiv:2307.04321",
     rank=-1,
 )
@@ -57,7 +67,7 @@ RIM = 6
 UNEQUAL = 1.5
 """Slices further apart than this, in voxels of the plane, are another model's work."""
 NOISIEST = 6.0
-"""Per cent of bright tissue: the network has seen no stronger noise."""
+"""Per cent of bright tissue: the model was tried with no stronger noise."""
 UNEXPLAINED = 2.2
 """Mean square of what noise of variance 1 leaves: 2 where it is a magnitude's and there is no signal."""
 
@@ -72,6 +82,9 @@ class Params:
     sigma: float = knob(0.0, SIGMA_SAYS, low=0.0, high=1e9)
     profile: str = knob("box", "Sensitivity across a voxel: even (box) or Gaussian.", choices=PROFILES)
     consistent: bool = knob(True, "Correct the result by all that the scan says beyond its noise.")
+    sharper: bool = knob(
+        False, "Sharper, may invent texture: the twin trained to look real (a GAN). For looking at, not for measuring."
+    )
 
 
 def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
@@ -98,13 +111,20 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     rt.report(0.0, "measuring the noise")
     found = _noise(scan, p, rt)
     level = found.sigma * p.strength if found is not None else 0.0
-    net = rt.keep("isotropic_x2", lambda: load_net(rt))
+    chosen = SHARPER if p.sharper else WEIGHTS
+    if p.sharper:
+        rt.warn("The sharper network was trained to look real: fine texture may be invented. Do not measure in it.")
+    net = rt.keep(f"isotropic_x2 {chosen.file}", lambda: load_net(rt, chosen))
 
     def make(start: Array, number: int) -> Array:
-        low, share = number / scan.n_frames, 1 / scan.n_frames
-        rt.report(0.03 + 0.95 * low, "interpolating")
-        result = way.spline(start) + lacking(start, level, net, _Within(rt, 0.03 + 0.95 * low, 0.95 * share))
-        return agreed(result, start, way, level) if p.consistent else way.agreed(result, start, consistent=False)
+        low, share = 0.03 + 0.95 * number / scan.n_frames, 0.95 / scan.n_frames
+        seen = start
+        if found is not None and level > 0:
+            seen = explained(start, level, found.kind == "rician", _Within(rt, low, 0.5 * share))
+            low, share = low + 0.5 * share, 0.5 * share
+        rt.report(low, "interpolating")
+        result = way.spline(seen) + lacking(seen, 0.0, net, _Within(rt, low, share))
+        return way.agreed(result, seen, consistent=p.consistent)
 
     result = refined(scan, way, make, rt)
     if found is not None and level > 0:
@@ -136,7 +156,7 @@ def _noise(scan: Volume, p: Params, rt: Runtime) -> Noise | None:
         return None
     if found.percent * p.strength > NOISIEST:
         rt.warn(
-            f"Noise of {found.percent:.1f} % is more than the network was trained on (0 to 6 %): denoise the scan first."
+            f"Noise of {found.percent:.1f} % is more than this model was tried with (0 to 6 %): look closely."
         )
     return found
 
@@ -180,27 +200,27 @@ def lacking(start: Array, level: float, net: HalvingNet, rt: Any) -> Array:
     return np.asarray(parts.transpose(3, 0, 4, 1, 5, 2).reshape(2 * i, 2 * j, 2 * k) * unit, dtype=np.float32)
 
 
-def agreed(result: Array, start: Array, way: Way, level: float) -> Array:
-    """Return fine voxels corrected by what the scan says beyond noise of a level; never below 0 if it is not.
+def explained(start: Array, level: float, is_rician: bool, rt: Any) -> Array:
+    """Return a scan without its noise, and with all that noise of this level does not explain.
 
     Where the difference to the scan, around a voxel, is no larger than the noise leaves, nothing is put back.
 
     Parameters
     ----------
-    result : ndarray, `way.fine.shape`
-    start : ndarray, `way.middle.shape`
-    way : Way
+    start : ndarray, (I, J, K)
     level : float
+        Standard deviation of the noise, in the units of the scan, above 0.
+    is_rician : bool
+        Whether the scan is a magnitude.
+    rt : Runtime
     """
     from scipy.ndimage import uniform_filter
 
-    if level <= 0:
-        return way.agreed(result, start)
-    seen = way.measure.sampled(result)
-    gap = start - seen
+    clean = nlpca.denoised(np.asarray(start, np.float32), np.full(start.shape, level, np.float32), is_rician, rt)
+    gap = start - clean
     power = uniform_filter(gap**2, 5)
     gap *= np.maximum(0, 1 - UNEXPLAINED * level**2 / np.maximum(power, 1e-30))
-    return way.agreed(way.measure.corrected(result, seen + gap), start, consistent=False)
+    return np.asarray(clean + gap, dtype=np.float32)
 
 
 def cut(shape: tuple[int, ...]) -> Tiling:
@@ -214,13 +234,13 @@ def cut(shape: tuple[int, ...]) -> Tiling:
     return Tiling((sides[0], sides[1], sides[2]), overlap=share, gaussian=True, multiple=1, least=24)
 
 
-def load_net(rt: Runtime) -> HalvingNet:
-    """Build the network the weights were made for, and fill them in."""
+def load_net(rt: Runtime, chosen: Weights | None = None) -> HalvingNet:
+    """Build the network that weights (those trained with L1 alone, by default) were made for, and fill them in."""
     import torch
 
     from napari_mri.nets.isotropic import from_state
 
-    state = {name: tensor.float() for name, tensor in files.load(rt.weights(WEIGHTS)).items()}
+    state = {name: tensor.float() for name, tensor in files.load(rt.weights(chosen or WEIGHTS)).items()}
     net: HalvingNet = from_state(state).to(rt.device).to(memory_format=torch.channels_last_3d).eval()
     return net
 

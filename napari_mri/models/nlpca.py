@@ -26,10 +26,6 @@ CARD = Card(
     rank=20,
 )
 
-SETTLED = 0.05
-"""How uncertain the cleaned noise floor is, in standard deviations of the noise."""
-
-
 @dataclass(frozen=True)
 class Params:
     """Options of non-local PCA."""
@@ -72,19 +68,12 @@ def denoised(data: NDArray[np.float32], sigma: NDArray[np.float32], is_rician: b
     from napari_mri.nets.nonlocal_pca import cleaned
 
     even = rician.stabilised(np.maximum(data, 0), sigma) if is_rician else data / sigma
-    floor = float(rician.tables().stable_mean[0]) if is_rician else None
+    floor = rician.stable_floor() if is_rician else None
     image = torch.from_numpy(np.ascontiguousarray(even, dtype=np.float32)).to(rt.device)
     clean = cleaned(image, floor, lambda f: rt.report(0.05 + 0.9 * f, "cleaning what looks alike")).cpu().numpy()
     if is_rician:
-        return rician.back_from_stabilised(_settled(clean, floor or 0.0), sigma)
+        return rician.back_from_stabilised(rician.settled(clean), sigma)
     return np.asarray(clean * sigma, dtype=np.float32)
-
-
-def _settled(clean: NDArray[np.float32], floor: float) -> NDArray[np.float32]:
-    """Lay what is within reach of the noise floor onto it: the way back turns the least excess into signal."""
-    above = clean - floor
-    nearly = np.maximum(above - SETTLED, 0) * 1.5
-    return np.asarray(floor + np.where(above < 3 * SETTLED, nearly, above), dtype=np.float32)
 
 
 MODELS = (Model(CARD, Params, run),)

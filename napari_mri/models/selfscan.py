@@ -1,9 +1,11 @@
 """Denoise one volume by learning from that volume alone: no weights, no other scans.
 
 The scan is first brought to a scale in which its noise is Gaussian of unit variance. Two lessons are offered.
-``sure`` minimises Stein's unbiased estimate of the true error, which needs sigma and no clean image; ``masked``
-hides voxels and asks for them from their neighbours, then mixes the guess with the hidden voxel by how good
-guesses are around it. The noise floor is taken away by the exact inverse.
+``sure`` begins with what non-local PCA makes of the scan and learns to correct it by minimising Stein's unbiased
+estimate of the true error, which needs sigma and no clean image. How non-local PCA answers to a little more noise is
+tried out twice beforehand, so that the estimate holds for both together. ``masked`` hides voxels and asks for them
+from their neighbours, then mixes the guess with the hidden voxel by how good guesses are around it. The noise floor is
+taken away by the exact inverse.
 
 References
 ----------
@@ -14,7 +16,7 @@ Metzler et al., arXiv:1805.10531; Soltanayev & Chun, NeurIPS 2018 (Stein's estim
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +54,8 @@ class Params:
 
     lesson: str = knob(
         "sure",
-        "What it learns by: 'sure' needs a good noise estimate and learns quickly; 'masked' hides voxels and guesses "
-        "them, and forgives a wrong estimate.",
+        "What it learns by: 'sure' corrects non-local PCA and needs a good noise estimate; 'masked' hides voxels and "
+        "guesses them, and forgives a wrong estimate.",
         choices=("sure", "masked"),
     )
     minutes: float = knob(4.0, "Longest time to learn; it ends earlier when nothing more is gained.", low=0.02, high=600.0, unit="min")
@@ -80,104 +82,155 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     if found.sigma <= 0:
         return shared.handed_over(scan, data, 0.0, rt)
     is_rician = found.kind == "rician"
-    even = rician.stabilised(data, found.sigma) if is_rician else data / np.float32(found.sigma)
-    top = np.float32(max(float(np.percentile(even, 99.5)), 1.0))
-    clean = _learned(even / top, 1.0 / float(top), p, rt) * top
+    even = rician.stabilised(np.maximum(data, 0), found.sigma) if is_rician else data / np.float32(found.sigma)
+    if p.lesson == "sure":
+        clean = _corrected(even, rician.stable_floor() if is_rician else None, p, rt)
+        clean = rician.settled(clean) if is_rician else clean
+    else:
+        top = np.float32(max(float(np.percentile(even, 99.5)), 1.0))
+        clean = _guessed(even / top, 1.0 / float(top), p, rt) * top
     answer = rician.back_from_stabilised(clean, found.sigma) if is_rician else clean * np.float32(found.sigma)
     return shared.handed_over(scan, answer, found.sigma, rt)
 
 
 class Pieces:
-    """Random cubes of one volume.
+    """Random cubes of volumes on one grid, the same cube of each.
 
     Parameters
     ----------
-    volume : torch.Tensor
-        (I, J, K) on the device.
+    volumes : torch.Tensor
+        (C, I, J, K) on the device; the first is the scan.
     side : int
         A multiple of 8; smaller along short axes.
     seed : int
     """
 
-    def __init__(self, volume: torch.Tensor, side: int, seed: int) -> None:
+    def __init__(self, volumes: torch.Tensor, side: int, seed: int) -> None:
         import torch
 
-        self.volume = volume
-        self.size = [min(side, n // 4 * 4) for n in volume.shape]
+        self.volumes = volumes
+        self.size = [min(side, n // 4 * 4) for n in volumes.shape[1:]]
         self.gen = torch.Generator().manual_seed(seed)
-        self.floor = float(volume.mean())
+        self.floor = float(volumes[0].mean())
 
     def draw(self, count: int) -> torch.Tensor:
-        """(B, 1, i, j, k); pieces of plain background are passed over."""
+        """(B, C, i, j, k); pieces of plain background are passed over."""
         import torch
 
         drawn = []
         for _ in range(count):
             for _ in range(5):
-                at = [int(torch.randint(n - s + 1, (), generator=self.gen)) for n, s in zip(self.volume.shape, self.size, strict=True)]
-                piece = self.volume[tuple(slice(a, a + s) for a, s in zip(at, self.size, strict=True))]
-                if float(piece.mean()) > 0.5 * self.floor:
+                at = [int(torch.randint(n - s + 1, (), generator=self.gen)) for n, s in zip(self.volumes.shape[1:], self.size, strict=True)]
+                piece = self.volumes[(slice(None), *(slice(a, a + s) for a, s in zip(at, self.size, strict=True)))]
+                if float(piece[0].mean()) > 0.5 * self.floor:
                     break
-            turns = [axis for axis in range(3) if float(torch.rand((), generator=self.gen)) < 0.5]
+            turns = [1 + axis for axis in range(3) if float(torch.rand((), generator=self.gen)) < 0.5]
             drawn.append(piece.flip(turns))
-        return torch.stack(drawn)[:, None]
-
-    def normal(self, like: torch.Tensor) -> torch.Tensor:
-        """Draw standard normal noise of the same shape."""
-        import torch
-
-        return torch.randn(like.shape, generator=self.gen).to(like.device)
+        return torch.stack(drawn)
 
 
-def _learned(even: Array, tau: float, p: Params, rt: Runtime) -> Array:
-    """Train on a volume with Gaussian noise of standard deviation tau, and apply what was learned."""
+PROBE = 0.1
+"""Standard deviation of the noise added on trial, in that of the scan's own."""
+PROBES = 2
+
+
+def _corrected(even: Array, floor: float | None, p: Params, rt: Runtime) -> Array:
+    """Clean a volume of unit noise by non-local PCA, and correct the answer by what Stein's estimate teaches."""
     import torch
 
-    from napari_mri.nets.denoiser import Denoiser, Told
+    from napari_mri.nets.corrected import Corrected
+    from napari_mri.nets.nonlocal_pca import cleaned
+
+    torch.manual_seed(rt.seed)
+    device = rt.device
+    sides = [(4, 4 + max(0, 8 - n)) for n in even.shape]
+    noisy = torch.from_numpy(np.pad(even, sides, mode="symmetric")).to(device)
+    gen = torch.Generator().manual_seed(rt.seed)
+
+    def pilot(volume: torch.Tensor, number: int) -> torch.Tensor:
+        def tell(share: float) -> None:
+            rt.report(0.4 * (number + share) / (PROBES + 1), "cleaning what looks alike, the scan and on trial")
+
+        return cleaned(volume, floor, tell)
+
+    probes = torch.randn((PROBES, *noisy.shape), generator=gen).to(device)
+    clean = pilot(noisy, 0)
+    bent = [pilot(noisy + PROBE * probe, 1 + n) for n, probe in enumerate(probes)]
+    volumes = torch.stack([noisy, clean, *probes, *bent])
+    pieces, fixed = Pieces(volumes, 32, rt.seed), Pieces(volumes, 32, rt.seed + 1)
+    exam = [(fixed.draw(2), n % PROBES) for n in range(8)]
+    net = Corrected(floor=floor).to(device).to(memory_format=torch.channels_last_3d)
+
+    def judge(module: torch.nn.Module) -> float:
+        return sum(float(_sure(module, x, n)) for x, n in exam) / len(exam)
+
+    def loss(module: torch.nn.Module) -> torch.Tensor:
+        number = int(torch.randint(PROBES, (), generator=pieces.gen))
+        return _sure(module, pieces.draw(3), number)
+
+    with torch.no_grad():
+        before = judge(net)
+    best = learn(net, loss, judge, Plan(minutes=p.minutes, steps=p.steps, rate=1e-3, share=(0.4, 0.95)), rt)
+    with torch.no_grad():
+        if judge(best) > before:  # nothing was won: the answer of non-local PCA stays
+            best = net = Corrected(floor=floor).to(device)
+    size = tuple(min(n, 160) for n in noisy.shape)
+    tiling = Tiling((size[0], size[1], size[2]), overlap=0.1, multiple=1)
+    answer = run_net(best, volumes[:2].cpu().numpy(), tiling, rt).mean[0]
+    return np.asarray(answer[tuple(slice(4, 4 + n) for n in even.shape)], dtype=np.float32)
+
+
+def _sure(module: Any, x: torch.Tensor, number: int) -> torch.Tensor:
+    """Stein's unbiased estimate of the squared error, in noise variances; the divergence by one probe.
+
+    Parameters
+    ----------
+    module : Corrected
+    x : torch.Tensor
+        (B, 2 + 2 PROBES, i, j, k): noisy, cleaned, the probes, and what was cleaned with each of them added.
+    number : int
+        Of the probe.
+    """
+    import torch
+
+    noisy, probe = x[:, :1], x[:, 2 + number, None]
+    answer = module(x[:, :2])
+    other = module(torch.cat([noisy + PROBE * probe, x[:, 2 + PROBES + number, None]], 1))
+    counts = module.share(x[:, 1:2]) > 0
+    error = (answer - noisy) ** 2 - 1 + 2 * probe * (other - answer) / PROBE
+    return (error * counts).sum() / counts.sum().clamp(min=1)
+
+
+def _guessed(even: Array, tau: float, p: Params, rt: Runtime) -> Array:
+    """Learn to guess hidden voxels of a volume with Gaussian noise of standard deviation tau, and guess all."""
+    import torch
+
+    from napari_mri.nets.denoiser import Denoiser
 
     torch.manual_seed(rt.seed)
     device = rt.device
     net = Denoiser((16, 32), (1, 2)).to(device).to(memory_format=torch.channels_last_3d)
     multiple = net.multiple * 2
     sides = [(2, -(n + 4) % multiple + 2) for n in even.shape]
-    full = np.pad(even, sides, mode="symmetric")
-    volume = torch.from_numpy(full).to(device)
-    pieces, fixed = Pieces(volume, 40, rt.seed), Pieces(volume, 40, rt.seed + 1)
+    volume = torch.from_numpy(np.pad(even, sides, mode="symmetric")).to(device)
+    pieces, fixed = Pieces(volume[None], 40, rt.seed), Pieces(volume[None], 40, rt.seed + 1)
     zero = torch.zeros(1, 1, 1, 1, 1, device=device)
 
     def apply(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         return module(x, torch.full_like(x, tau), zero.expand(len(x), 1, 1, 1, 1))
 
-    lesson = _sure if p.lesson == "sure" else _masked
-    exam = [(x, fixed.normal(x)) for x in (fixed.draw(2) for _ in range(4))]
+    exam = [fixed.draw(2) for _ in range(4)]
 
     def judge(module: torch.nn.Module) -> float:
         fixed.gen.manual_seed(rt.seed + 2)
-        return sum(float(lesson(module, x, tau, apply, fixed, b)) for x, b in exam) / len(exam)
+        return sum(float(_masked(module, x, tau, apply, fixed)) for x in exam) / len(exam)
 
     def loss(module: torch.nn.Module) -> torch.Tensor:
-        x = pieces.draw(2)
-        return lesson(module, x, tau, apply, pieces, pieces.normal(x))
+        return _masked(module, pieces.draw(2), tau, apply, pieces)
 
     best = learn(net, loss, judge, Plan(minutes=p.minutes, steps=p.steps), rt)
-    if p.lesson == "masked":
-        answer = _mixed(best, volume, tau, apply)
-    else:
-        size = tuple(min(n, 160) for n in full.shape)
-        tiling = Tiling((size[0], size[1], size[2]), overlap=0.1, multiple=multiple)
-        pair = np.stack([full, np.full_like(full, tau)])
-        answer = run_net(Told(best, rician=False), pair, tiling, rt).mean[0]
-    inner = tuple(slice(2, 2 + n) for n in even.shape)
-    return np.asarray(answer[inner], dtype=np.float32)
-
-
-def _sure(module: torch.nn.Module, x: torch.Tensor, tau: float, apply, pieces: Pieces, b: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def]
-    """Stein's unbiased estimate of the squared error, in tau squared; the divergence by one random probe."""
-    answer = apply(module, x)
-    step = 0.05 * tau
-    bent = apply(module, x + step * b)
-    divergence = (b * (bent - answer)).mean() / step
-    return ((answer - x) ** 2).mean() / tau**2 - 1 + 2 * divergence
+    answer = _mixed(best, volume, tau, apply)
+    return np.asarray(answer[tuple(slice(2, 2 + n) for n in even.shape)], dtype=np.float32)
 
 
 def _around(x: torch.Tensor) -> torch.Tensor:
@@ -196,7 +249,7 @@ def _hidden(x: torch.Tensor, pieces: Pieces, share: float = 0.06) -> tuple[torch
     return torch.where(where, _around(x), x), where
 
 
-def _masked(module: torch.nn.Module, x: torch.Tensor, tau: float, apply, pieces: Pieces, b: torch.Tensor) -> torch.Tensor:  # type: ignore[no-untyped-def]
+def _masked(module: torch.nn.Module, x: torch.Tensor, tau: float, apply, pieces: Pieces) -> torch.Tensor:  # type: ignore[no-untyped-def]
     """Squared error of guessed hidden voxels, in tau squared."""
     changed, where = _hidden(x, pieces)
     answer = apply(module, changed)

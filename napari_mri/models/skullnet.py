@@ -27,7 +27,7 @@ Mask = NDArray[np.bool_]
 
 WEIGHTS = Weights(
     "skullnet.safetensors",
-    sha256="1169e6fb1b52944747813f3e4c014d1e94ab2fc8c43d630efe4804f70dffdcc2",
+    sha256="c087b74411c139392fa43cf913a46570cc2aa8940f4ea72647973bfdbcb79b72",
     licence="BSD-3-Clause",
     shipped=True,
     size=3208328,

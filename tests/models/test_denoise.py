@@ -95,13 +95,22 @@ def test_a_flat_scan_is_given_back() -> None:
 
 @pytest.mark.parametrize("lesson", ["sure", "masked"])
 def test_learning_from_the_scan_repeats_with_its_seed(lesson: str) -> None:
-    scan = Volume(noisy(phantom(), 60), Grid.plain(SHAPE))
+    scan = Volume(noisy(phantom(), 60)[8:22, 6:20, 4:18], Grid.plain((14, 14, 14)))
     a, b = (run("selfscan", scan, sigma=60.0, steps=4, lesson=lesson).result.data for _ in range(2))
     np.testing.assert_array_equal(a, b)
 
 
+def test_what_is_learned_from_the_scan_is_nearer_to_the_truth_than_where_it_begins() -> None:
+    clean = phantom()
+    scan = Volume(noisy(clean, 60), Grid.plain(SHAPE))
+    begun, learned = run("nlpca", scan, sigma=60.0), run("selfscan", scan, sigma=60.0, steps=30)
+    assert error(learned.result.data, clean) < error(begun.result.data, clean)
+    air = clean < 1
+    assert error(learned.result.data[air], clean[air]) < 1.02 * error(begun.result.data[air], clean[air])
+
+
 def test_stop_while_learning_hands_over_the_best_so_far() -> None:
-    scan = Volume(noisy(phantom(), 60), Grid.plain(SHAPE))
+    scan = Volume(noisy(phantom(), 60)[8:22, 6:20, 4:18], Grid.plain((14, 14, 14)))
     stop = threading.Event()
 
     def on_report(_: float, text: str) -> None:

@@ -140,7 +140,7 @@ def test_an_interpolated_scan_and_strong_noise_are_told():
     way = way_to(truth.grid, np.full(3, 0.5), Wish())
     smooth = Volume(way.spline(way.start(truth.data))[:80, :80, :80], Grid.plain((80, 80, 80)))
     assert any("interpolated already" in line for line in run(smooth).warnings)
-    assert any("more than the network was trained on" in line for line in run(coarse(fine(), 0.12)).warnings)
+    assert any("more than this model was tried with" in line for line in run(coarse(fine(), 0.12)).warnings)
 
 
 def test_what_is_not_sure_to_be_noise_stays(monkeypatch):
@@ -183,18 +183,27 @@ def test_without_weights_one_sentence_tells(monkeypatch):
         isotropic_x2.load_net(LocalRuntime("cpu"))
 
 
-def test_what_noise_explains_is_not_put_back_and_what_it_does_not_is():
+def test_what_noise_explains_is_not_put_back_and_what_it_does_not_is(monkeypatch):
     rng = np.random.default_rng(0)
-    truth = fine()
-    scan = coarse(truth)
-    way = way_to(scan.grid, np.asarray(truth.spacing), Wish())
-    noisy = (scan.data + rng.normal(0, 5, scan.data.shape)).astype(np.float32) + 50
-    clean = truth.data + 50
-    found = isotropic_x2.agreed(clean.copy(), noisy, way, 5.0)
-    assert np.abs(found - clean).mean() < 0.5
-    off = isotropic_x2.agreed(clean + 60, noisy, way, 5.0)
-    assert np.abs(off - clean).mean() < 12
-    assert np.abs(way.measure.sampled(isotropic_x2.agreed(clean.copy(), noisy, way, 0.0)) - noisy).mean() < 0.1
+    clean = coarse(fine()).data + 50
+    noisy = (clean + rng.normal(0, 5, clean.shape)).astype(np.float32)
+    rt = LocalRuntime("cpu")
+    monkeypatch.setattr(isotropic_x2.nlpca, "denoised", lambda *_: clean.copy())
+    assert np.abs(isotropic_x2.explained(noisy, 5.0, False, rt) - clean).mean() < 0.5
+    monkeypatch.setattr(isotropic_x2.nlpca, "denoised", lambda *_: clean + 60)  # a denoiser gone wrong
+    assert np.abs(isotropic_x2.explained(noisy, 5.0, False, rt) - noisy).mean() < 3
+
+
+@pytest.mark.skipif(not weights.is_there(isotropic_x2.SHARPER), reason="the weights are not here")
+def test_the_sharper_twin_says_what_it_is_and_has_more_detail():
+    scan = coarse(fine())
+    plain, sharper = run(scan, strength=0.0), run(scan, strength=0.0, sharper=True)
+    assert any("may be invented" in line for line in sharper.warnings)
+    assert not any("may be invented" in line for line in plain.warnings)
+    edges = [np.abs(np.diff(one.result.data, axis=0)).mean() for one in (plain, sharper)]
+    assert edges[1] > edges[0]
+    assert consistency(scan, sharper.result).percent < 0.5
+    assert not isotropic_x2.Params().sharper
 
 
 def test_an_absurd_option_is_refused():

@@ -90,3 +90,24 @@ def test_training_learns_keeps_and_goes_on(tmp_path):
     fresh = trainer.Training(trainer.parse([*told, "--device", "cpu"]), trainer.SCHEDULES["cpu"])
     assert fresh.step == 0
     assert fresh.net.size == plan.size
+
+
+def test_the_judge_learns_to_tell_blurred_voxels_from_real_ones():
+    from training.train_sharper import Judge, apart
+
+    torch.manual_seed(0)
+    judge = Judge(8)
+    optimiser = torch.optim.Adam(judge.parameters(), lr=3e-3)
+    plain = torch.zeros(4, 1, 32, 32, 32)
+    losses = []
+    for _ in range(12):
+        real = 0.1 * torch.randn(plain.shape)
+        blurred = torch.nn.functional.avg_pool3d(real, 3, 1, 1)
+        loss = apart(judge(real, plain), judge(blurred, plain))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss))
+    assert losses[0] == pytest.approx(0.69, abs=0.05)  # at first it cannot tell
+    assert losses[-1] < 0.6
+    assert apart(torch.full((3,), 5.0), torch.full((3,), -5.0)) < 0.01 < apart(torch.zeros(3), torch.zeros(3))
