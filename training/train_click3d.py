@@ -62,7 +62,7 @@ class Trainer:
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
-        plan = SCHEDULES[args.schedule]
+        plan = SCHEDULES[args.schedule] | ({"rate": args.rate} if args.rate else {})
         self.args, self.plan = args, plan
         self.device = torch.device("cuda" if args.schedule == "gpu" else "cpu")
         torch.manual_seed(args.seed)
@@ -211,6 +211,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=90)
     parser.add_argument("--schedule", choices=sorted(SCHEDULES), default="cpu")
     parser.add_argument("--seed", type=int, default=4)
+    parser.add_argument("--rate", type=float, help="highest learning rate, instead of the schedule's")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--init", type=Path)
     parser.add_argument("--painters", type=int, default=1)

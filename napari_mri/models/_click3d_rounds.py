@@ -78,11 +78,10 @@ class Rounds:
         elif before is None:
             look = self._around(*self._box_of(told), told)
             soft = rounded(told, look)
-        else:
+        elif self._holds_marks(before.look, told):
             look, soft = before.look, before.found
-            if not self._holds_marks(look, told):
-                look = self._grown_to(before, told)
-                soft = carried(soft, before.look, look)
+        else:  # the object is larger than was thought: begin anew, with all the marks
+            look, soft = self._whole(), None
         found = yield Ask(look, soft)
         for _ in range(2):
             crop_or_none = self._fitting(found, look, told)
@@ -116,13 +115,6 @@ class Rounds:
         """Whether all marks on the object lie in a crop, not too near its border."""
         voxels = crop.to_voxels(told.inside)
         return bool(((voxels >= 2) & (voxels <= np.asarray(crop.shape) - 3)).all())
-
-    def _grown_to(self, before: Answer, told: Pointed) -> Grid:
-        """Return a crop around the answer so far and all marks on the object."""
-        span = extent(before.found > 0.5)
-        corners = np.array(span if span is not None else ((0, 0, 0), np.asarray(before.look.shape) - 1))
-        ends = self.grid.to_voxels(before.look.to_patient(corners))
-        return self._around(ends.min(axis=0), ends.max(axis=0), told)
 
     def _fitting(self, found: Array, look: Grid, told: Pointed) -> Grid | None:
         """Return a crop that fits the object better than `look`, or None if `look` is good enough."""

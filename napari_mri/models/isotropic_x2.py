@@ -20,7 +20,7 @@ from napari_mri.engine.tiles import Tiling, run_net
 from napari_mri.measure.consistency import PROFILES
 from napari_mri.measure.noise import Noise, brightness
 from napari_mri.measure.removal import SIGMA_SAYS, noise_of
-from napari_mri.models import nlpca
+from napari_mri.models import _nonlocal
 from napari_mri.models._superres import Wish, refined, tell_limits, way_to
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def explained(start: Array, level: float, is_rician: bool, rt: Any) -> Array:
     """
     from scipy.ndimage import uniform_filter
 
-    clean = nlpca.denoised(np.asarray(start, np.float32), np.full(start.shape, level, np.float32), is_rician, rt)
+    clean = _nonlocal.denoised(np.asarray(start, np.float32), np.full(start.shape, level, np.float32), is_rician, rt)
     gap = start - clean
     power = uniform_filter(gap**2, 5)
     gap *= np.maximum(0, 1 - UNEXPLAINED * level**2 / np.maximum(power, 1e-30))

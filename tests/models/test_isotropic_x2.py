@@ -188,9 +188,9 @@ def test_what_noise_explains_is_not_put_back_and_what_it_does_not_is(monkeypatch
     clean = coarse(fine()).data + 50
     noisy = (clean + rng.normal(0, 5, clean.shape)).astype(np.float32)
     rt = LocalRuntime("cpu")
-    monkeypatch.setattr(isotropic_x2.nlpca, "denoised", lambda *_: clean.copy())
+    monkeypatch.setattr(isotropic_x2._nonlocal, "denoised", lambda *_: clean.copy())
     assert np.abs(isotropic_x2.explained(noisy, 5.0, False, rt) - clean).mean() < 0.5
-    monkeypatch.setattr(isotropic_x2.nlpca, "denoised", lambda *_: clean + 60)  # a denoiser gone wrong
+    monkeypatch.setattr(isotropic_x2._nonlocal, "denoised", lambda *_: clean + 60)  # a denoiser gone wrong
     assert np.abs(isotropic_x2.explained(noisy, 5.0, False, rt) - noisy).mean() < 3
 
 
