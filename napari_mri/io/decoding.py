@@ -14,6 +14,8 @@ from napari_mri.io.dicom_bytes import Elements
 
 JPEG_LS = frozenset(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"))
 
+JPEG_LOSSLESS = frozenset(("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"))
+
 
 @contextmanager
 def tamed() -> Iterator[None]:
@@ -31,7 +33,8 @@ def plugin_for(syntax: str) -> str:
     """Return the decoder that pydicom should use for a transfer syntax; empty for its own choice.
 
     Left to itself pydicom tries one after another, and gdcm, which ends the whole process on some
-    damaged streams, gets every stream that the others refuse. So it is used only where it is alone.
+    damaged streams, gets every stream that the others refuse. So it is used only where it is alone, and on streams
+    whose head is whole (see `pages`).
 
     Parameters
     ----------
@@ -70,6 +73,8 @@ def pages(path: Path, elements: Elements, n_frames: int, wanted: list[int] | Non
 
     if elements.syntax in JPEG_LS:
         _check_ends(path, elements, n_frames)
+    if elements.syntax in JPEG_LOSSLESS:
+        _check_heads(path, elements, n_frames)
     with tamed():
         yield from iter_pixels(path, raw=True, indices=wanted, decoding_plugin=plugin_for(elements.syntax))
 
@@ -82,3 +87,40 @@ def _check_ends(path: Path, elements: Elements, n_frames: int) -> None:
         file.seek(elements.pixels_at)
         if not all(b"\xff\xd9" in frame for frame in generate_frames(file, number_of_frames=n_frames)):
             raise ValueError("The JPEG-LS stream has no end.")
+
+
+def _check_heads(path: Path, elements: Elements, n_frames: int) -> None:
+    """Refuse lossless JPEG whose segments do not lead to a scan: gdcm, alone here, ends the process on such a stream."""
+    from pydicom.encaps import generate_frames
+
+    with open(path, "rb") as file:
+        file.seek(elements.pixels_at)
+        for frame in generate_frames(file, number_of_frames=n_frames):
+            seen = segments(frame)
+            if seen[-1:] != [0xDA] or sum(0xC0 <= mark <= 0xCF and mark not in (0xC4, 0xC8, 0xCC) for mark in seen) != 1:
+                raise ValueError("The JPEG stream is damaged before its first pixel.")
+
+
+def segments(stream: bytes) -> list[int]:
+    """Return the marks of a JPEG stream's segments up to the first scan (0xDA), or up to the damage.
+
+    Parameters
+    ----------
+    stream : bytes
+    """
+    found: list[int] = []
+    if stream[:2] != b"\xff\xd8":
+        return found
+    at = 2
+    while at + 4 <= len(stream) and stream[at] == 0xFF:
+        if stream[at + 1] == 0xFF:  # a mark may be preceded by any number of these
+            at += 1
+            continue
+        size = int.from_bytes(stream[at + 2 : at + 4], "big")
+        if size < 2 or at + 2 + size > len(stream):
+            break
+        found.append(stream[at + 1])
+        if found[-1] == 0xDA:
+            break
+        at += 2 + size
+    return found

@@ -1,13 +1,16 @@
 """Decoders that give up do so as Python code does; the one that ends the process is asked last."""
 
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
-from pydicom.uid import JPEGLSLossless, RLELossless
+from pydicom import dcmread
+from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from fuzz.worker import outcome
-from napari_mri.io.decoding import plugin_for, tamed
+from napari_mri.io.decoding import plugin_for, segments, tamed
 from tests.io.series import header, set_pixels
 
 
@@ -67,3 +70,31 @@ def test_damaged_rle_ends_in_a_sentence(tmp_path):
         assert word in ("volume", "refused"), details
         words.add(word)
     assert words == {"volume", "refused"}
+
+
+def lossless(path, stream):
+    """Write a slice whose pixels are said to be lossless JPEG."""
+    from pydicom.encaps import encapsulate
+
+    packed(path, RLELossless, 16)
+    ds = dcmread(path)
+    ds.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+    ds.PixelData = encapsulate([stream])
+    ds["PixelData"].VR = "OB"
+    ds.save_as(path, enforce_file_format=True)
+
+
+def test_lossless_jpeg_that_leads_to_no_scan_never_reaches_the_decoder_that_would_end_the_process(tmp_path):
+    head = b"\xff\xd8\xff\xc3\x00\x0b\x10\x00\x10\x00\x10\x01\x01\x11\x00"
+    table = b"\xff\xc4\x00\x15\x00\x01" + b"\x00" * 15 + b"\x06\x00"
+    scan = b"\xff\xda\x00\x08\x01\x01\x00\x01\x00\x00"
+    assert segments(head + table[:23] + scan) == [0xC3, 0xC4, 0xDA]
+    assert segments(b"\xff\xd8\xff" + (head + table[:23] + scan)[2:])[-1] == 0xDA  # marks may be led in
+    for stream in (head + b"\xab" * 60, head, b"\xff\xd8" + scan, head + head[2:] + scan, b"\x00\x00", head + table[:9]):
+        lossless(tmp_path / "a.dcm", stream)
+        ended = subprocess.run(
+            [sys.executable, "-c", "import sys\nfrom pathlib import Path\nfrom fuzz.worker import outcome\n"
+             "print(outcome(Path(sys.argv[1]))[0])", str(tmp_path / "a.dcm")],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert ended.stdout.strip() == "refused", ended.stderr
