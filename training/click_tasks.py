@@ -258,7 +258,7 @@ class Episode:
     def _rough(self) -> Answer:
         """Return what a person may have drawn roughly, or another answer: the truth blurred, bent and cut wrongly."""
         at = np.argwhere(self.truth)
-        look = self.rounds._around(at.min(0), at.max(0), self._told())
+        look = self.rounds.around(at.min(0), at.max(0), self._told())
         true = torch.from_numpy(self.whole_truth.view(look))[None, None]
         small = F.adaptive_avg_pool3d(true, max(4, int(look.shape[0] / uniform(self.gen, 1.5, 5))))
         noise = uniform(self.gen, 0, 0.25) * torch.randn(small.shape, generator=self.gen)

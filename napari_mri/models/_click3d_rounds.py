@@ -70,17 +70,18 @@ class Rounds:
         if before is None and told.mask is not None:
             at = np.argwhere(told.mask)
             if len(at):
-                crop = self._around(at.min(axis=0), at.max(axis=0), told)
+                crop = self.around(at.min(axis=0), at.max(axis=0), told)
                 before = Answer(share(told.mask, self.grid, crop), crop)
         soft: Array | None
-        if before is None and not len(told.boxes):
-            look, soft = self._whole(), None
-        elif before is None:
-            look = self._around(*self._box_of(told), told)
-            soft = rounded(told, look)
-        elif self._holds_marks(before.look, told):
+        if before is not None and self._holds_marks(before.look, told):
             look, soft = before.look, before.found
-        else:  # the object is larger than was thought: begin anew, with all the marks
+        elif before is not None and (told.mask is not None or len(told.boxes)):
+            look = self._grown_to(before, told)
+            soft = carried(before.found, before.look, look)
+        elif len(told.boxes):
+            look = self.around(*self._box_of(told), told)
+            soft = rounded(told, look)
+        else:  # nothing is known yet, or the object is larger than was thought: look anew, with all the marks
             look, soft = self._whole(), None
         found = yield Ask(look, soft)
         for _ in range(2):
@@ -100,7 +101,7 @@ class Rounds:
         boxes = [voxel_box(box, self.grid) for box in told.boxes]
         return np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)
 
-    def _around(self, low: NDArray[Any], high: NDArray[Any], told: Pointed) -> Grid:
+    def around(self, low: NDArray[Any], high: NDArray[Any], told: Pointed) -> Grid:
         """Return a crop around an object's box (voxels of the scan) and the marks on it, with room to see beyond."""
         step = np.asarray(self.grid.spacing)
         if len(told.inside):
@@ -116,6 +117,13 @@ class Rounds:
         voxels = crop.to_voxels(told.inside)
         return bool(((voxels >= 2) & (voxels <= np.asarray(crop.shape) - 3)).all())
 
+    def _grown_to(self, before: Answer, told: Pointed) -> Grid:
+        """Return a crop around the answer so far and all marks on the object."""
+        span = extent(before.found > 0.5)
+        corners = np.array(span if span is not None else ((0, 0, 0), np.asarray(before.look.shape) - 1))
+        ends = self.grid.to_voxels(before.look.to_patient(corners))
+        return self.around(ends.min(axis=0), ends.max(axis=0), told)
+
     def _fitting(self, found: Array, look: Grid, told: Pointed) -> Grid | None:
         """Return a crop that fits the object better than `look`, or None if `look` is good enough."""
         mask = touched(found > 0.5, look, told)
@@ -125,7 +133,7 @@ class Rounds:
             span = (spots.min(axis=0) - 4, spots.max(axis=0) + 4)
         low, high = span
         ends = self.grid.to_voxels(look.to_patient(np.array([low - 0.5, high + 0.5])))
-        crop = self._around(ends.min(axis=0), ends.max(axis=0), told)
+        crop = self.around(ends.min(axis=0), ends.max(axis=0), told)
         edge = (low <= 1) | (high >= np.asarray(look.shape) - 2)
         outer = self.grid.to_voxels(look.corners())
         # A crop that already reaches the end of the scan cannot show more of the object.

@@ -38,8 +38,8 @@ CARD = Card(
     task=DENOISE,
     title="Learn from this scan",
     says=(
-        "Trains a small network on this very volume, without weights or other scans: for anatomy and contrasts no "
-        "trained network has seen. Needs white noise; takes minutes."
+        "Betters non-local PCA by a small network trained on this very volume, without weights or other scans: for "
+        "anatomy and contrasts no trained network has seen. Needs white noise; takes minutes."
     ),
     wants=Wants(axes="RAS", min_slices=8),
     needs=("torch", "scipy"),

@@ -9,7 +9,9 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Volume
 from napari_mri.engine import weights
 from napari_mri.models import click3d
+from napari_mri.models._click3d_rounds import Rounds, share
 from napari_mri.models._click3d_zoom import Pyramid, carried, crop_grid
+from napari_mri.models._marks import Pointed
 from tests.scans import GRIDS, blob, dice, head
 
 torch = pytest.importorskip("torch")
@@ -97,6 +99,30 @@ def test_a_small_object_in_a_large_scan_is_looked_at_closely(untrained):
         crop = next(iter(session._inner._states.values())).grid
     assert dice(mask.data, small) > 0.7
     assert max(crop.spacing) < 0.8
+
+
+def test_a_mark_far_away_makes_it_look_anew_but_keeps_a_mask_that_was_given():
+    grid = Grid.plain((96, 96, 96))
+    near, far = np.array([[30.0, 30, 30]]), np.array([[30.0, 30, 30], [80, 80, 80]])
+    none, boxes = np.zeros((0, 3)), np.zeros((0, 2, 3))
+    mask = np.zeros(grid.shape, dtype=bool)
+    mask[24:37, 24:37, 24:37] = True
+    rounds = Rounds(grid, 64)
+    for given in (None, mask):
+        asking, found = rounds.play(Pointed(near, none, boxes, given), None), None
+        while True:
+            try:
+                found = share(mask, grid, asking.send(found).crop)
+            except StopIteration as done:
+                before = done.value
+                break
+        assert max(before.look.shape) * before.look.spacing[0] < 50
+        again = next(rounds.play(Pointed(far, none, boxes, given), before))
+        assert ((again.crop.to_voxels(far) >= 0) & (again.crop.to_voxels(far) < again.crop.shape)).all()
+        if given is None:
+            assert again.before is None
+        else:
+            assert again.before.sum() * np.prod(again.crop.spacing) > 0.5 * mask.sum()
 
 
 def test_refused_are_damaged_weights_and_marks_outside(untrained):
