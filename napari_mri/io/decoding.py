@@ -19,9 +19,17 @@ JPEG_LOSSLESS = frozenset(("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"))
 
 @contextmanager
 def tamed() -> Iterator[None]:
-    """Turn the panic of a decoder written in Rust, which no ``except Exception`` catches, into a RuntimeError."""
+    """Turn what neither Python nor its users expect of a decoder into a RuntimeError.
+
+    That is the panic of one written in Rust, which no ``except Exception`` catches, and pydicom's own errors about
+    a damaged header, which are of no common kind and quote what they found there.
+    """
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
     try:
         yield
+    except (BytesLengthException, InvalidDicomError):
+        raise RuntimeError("The decoder gave up: the header is damaged.") from None
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.errors import BytesLengthException
 from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from fuzz.worker import outcome
@@ -70,6 +71,16 @@ def test_damaged_rle_ends_in_a_sentence(tmp_path):
         assert word in ("volume", "refused"), details
         words.add(word)
     assert words == {"volume", "refused"}
+
+
+def test_a_file_header_without_its_length_ends_in_a_sentence_that_quotes_nothing(tmp_path):
+    raw = packed(tmp_path / "a.dcm", RLELossless)
+    assert raw[132:140] == b"\x02\x00\x00\x00UL\x04\x00"
+    (tmp_path / "a.dcm").write_bytes(raw[:136] + b"UN\x00\x00" + raw[140:])  # swallows the header up to its end
+    word, details = outcome(tmp_path / "a.dcm")
+    assert word in ("refused", "volume"), details
+    with pytest.raises(RuntimeError, match=r"the header is damaged\.$"), tamed():
+        raise BytesLengthException("Doe^Jane")
 
 
 def lossless(path, stream):
