@@ -11,9 +11,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from napari_mri.io.dicom_bytes import Elements
+from napari_mri.io.jpeg import sound
 
 JPEG_LS = frozenset(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"))
-
 JPEG_LOSSLESS = frozenset(("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"))
 
 
@@ -59,7 +59,9 @@ def plugin_for(syntax: str) -> str:
     return next((name for name in available if name != "gdcm"), "")
 
 
-def pages(path: Path, elements: Elements, n_frames: int, wanted: list[int] | None = None) -> Iterator[NDArray[Any]]:
+def pages(
+    path: Path, elements: Elements, size: tuple[int, int, int, int], wanted: list[int] | None = None
+) -> Iterator[NDArray[Any]]:
     """Yield the frames of a compressed DICOM file as they are stored, by pydicom and its plugins.
 
     Parameters
@@ -67,8 +69,8 @@ def pages(path: Path, elements: Elements, n_frames: int, wanted: list[int] | Non
     path : Path
     elements : Elements
         Of that file.
-    n_frames : int
-        How many frames it tells of.
+    size : tuple of int
+        How many frames it tells of, their rows and columns, and the bits of a stored value.
     wanted : list of int, optional
         Which of them; all by default.
 
@@ -80,9 +82,9 @@ def pages(path: Path, elements: Elements, n_frames: int, wanted: list[int] | Non
     from pydicom.pixels import iter_pixels
 
     if elements.syntax in JPEG_LS:
-        _check_ends(path, elements, n_frames)
+        _check_ends(path, elements, size[0])
     if elements.syntax in JPEG_LOSSLESS:
-        _check_heads(path, elements, n_frames)
+        _check_heads(path, elements, size)
     with tamed():
         yield from iter_pixels(path, raw=True, indices=wanted, decoding_plugin=plugin_for(elements.syntax))
 
@@ -97,38 +99,12 @@ def _check_ends(path: Path, elements: Elements, n_frames: int) -> None:
             raise ValueError("The JPEG-LS stream has no end.")
 
 
-def _check_heads(path: Path, elements: Elements, n_frames: int) -> None:
-    """Refuse lossless JPEG whose segments do not lead to a scan: gdcm, alone here, ends the process on such a stream."""
+def _check_heads(path: Path, elements: Elements, size: tuple[int, int, int, int]) -> None:
+    """Refuse lossless JPEG whose head does not hold together: gdcm, alone here, ends the process on such a stream."""
     from pydicom.encaps import generate_frames
 
     with open(path, "rb") as file:
         file.seek(elements.pixels_at)
-        for frame in generate_frames(file, number_of_frames=n_frames):
-            seen = segments(frame)
-            if seen[-1:] != [0xDA] or sum(0xC0 <= mark <= 0xCF and mark not in (0xC4, 0xC8, 0xCC) for mark in seen) != 1:
+        for frame in generate_frames(file, number_of_frames=size[0]):
+            if not sound(frame, *size[1:]):
                 raise ValueError("The JPEG stream is damaged before its first pixel.")
-
-
-def segments(stream: bytes) -> list[int]:
-    """Return the marks of a JPEG stream's segments up to the first scan (0xDA), or up to the damage.
-
-    Parameters
-    ----------
-    stream : bytes
-    """
-    found: list[int] = []
-    if stream[:2] != b"\xff\xd8":
-        return found
-    at = 2
-    while at + 4 <= len(stream) and stream[at] == 0xFF:
-        if stream[at + 1] == 0xFF:  # a mark may be preceded by any number of these
-            at += 1
-            continue
-        size = int.from_bytes(stream[at + 2 : at + 4], "big")
-        if size < 2 or at + 2 + size > len(stream):
-            break
-        found.append(stream[at + 1])
-        if found[-1] == 0xDA:
-            break
-        at += 2 + size
-    return found

@@ -179,8 +179,9 @@ def _tidy(file: File, values: NDArray[Any]) -> None:
 def _decode(file: File, slots: list[Slot], out: NDArray[Any]) -> None:
     """Let pydicom and its plugins decode compressed frames."""
     wanted = sorted({frame.number for frame, _, _ in slots})
+    size = (file.n_frames, file.rows, file.columns, file.bits)
     try:
-        found = dict(zip(wanted, pages(file.path, file.elements, file.n_frames, wanted), strict=True))
+        found = dict(zip(wanted, pages(file.path, file.elements, size, wanted), strict=True))
     except _DECODING as error:
         raise _undecoded(file, error) from error
     except (OSError, struct.error) as error:

@@ -125,7 +125,7 @@ def _pages(seg: Seg) -> NDArray[Any]:
 
 def _decoded(seg: Seg) -> NDArray[Any]:
     try:
-        stream = pages(seg.path, seg.elements, seg.n_frames)
+        stream = pages(seg.path, seg.elements, (seg.n_frames, seg.rows, seg.columns, seg.bits))
         found = [np.asarray(page).reshape(seg.rows, seg.columns) for page in stream]
     except ImportError as error:
         raise MissingExtra(
