@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -81,30 +81,19 @@ def pages(
     """
     from pydicom.pixels import iter_pixels
 
-    if elements.syntax in JPEG_LS:
-        _check_ends(path, elements, size[0])
-    if elements.syntax in JPEG_LOSSLESS:
-        _check_heads(path, elements, size)
+    if elements.syntax in JPEG_LS:  # CharLS goes on for seconds to hours behind the end of such a stream
+        _check(path, elements, size[0], lambda frame: b"\xff\xd9" in frame, "The JPEG-LS stream has no end.")
+    if elements.syntax in JPEG_LOSSLESS:  # gdcm, alone here, ends the process on a head that does not hold together
+        _check(path, elements, size[0], lambda frame: sound(frame, *size[1:]), "The JPEG stream's head is damaged.")
     with tamed():
         yield from iter_pixels(path, raw=True, indices=wanted, decoding_plugin=plugin_for(elements.syntax))
 
 
-def _check_ends(path: Path, elements: Elements, n_frames: int) -> None:
-    """Refuse JPEG-LS without its end mark: CharLS goes on for seconds to hours behind the end of such a stream."""
+def _check(path: Path, elements: Elements, n_frames: int, good: Callable[[bytes], bool], otherwise: str) -> None:
+    """Refuse a file with a compressed frame that its decoder must not see."""
     from pydicom.encaps import generate_frames
 
     with open(path, "rb") as file:
         file.seek(elements.pixels_at)
-        if not all(b"\xff\xd9" in frame for frame in generate_frames(file, number_of_frames=n_frames)):
-            raise ValueError("The JPEG-LS stream has no end.")
-
-
-def _check_heads(path: Path, elements: Elements, size: tuple[int, int, int, int]) -> None:
-    """Refuse lossless JPEG whose head does not hold together: gdcm, alone here, ends the process on such a stream."""
-    from pydicom.encaps import generate_frames
-
-    with open(path, "rb") as file:
-        file.seek(elements.pixels_at)
-        for frame in generate_frames(file, number_of_frames=size[0]):
-            if not sound(frame, *size[1:]):
-                raise ValueError("The JPEG stream is damaged before its first pixel.")
+        if not all(good(frame) for frame in generate_frames(file, number_of_frames=n_frames)):
+            raise ValueError(otherwise)
