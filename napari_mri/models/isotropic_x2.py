@@ -7,7 +7,7 @@ a noisy one up to its noise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,12 +35,8 @@ WEIGHTS = Weights(
     shipped=True,
     size=1015432,
 )
-SHARPER = Weights(
-    file="isotropic_sharper.safetensors",
-    sha256="25d82f33b6fc683ab8f0948c72dd6f6ed6ed9fd03058cfda4b7ad34bc2204cac",
-    licence="BSD-3-Clause",
-    shipped=True,
-    size=1015432,
+SHARPER = replace(
+    WEIGHTS, file="isotropic_sharper.safetensors", sha256="25d82f33b6fc683ab8f0948c72dd6f6ed6ed9fd03058cfda4b7ad34bc2204cac"
 )
 
 CARD = Card(

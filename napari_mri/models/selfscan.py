@@ -173,7 +173,7 @@ def _corrected(even: Array, floor: float | None, p: Params, rt: Runtime) -> Arra
     best = learn(net, loss, judge, Plan(minutes=p.minutes, steps=p.steps, rate=1e-3, share=(0.4, 0.95)), rt)
     with torch.no_grad():
         if judge(best) > before:  # nothing was won: the answer of non-local PCA stays
-            best = net = Corrected(floor=floor).to(device)
+            best = Corrected(floor=floor).to(device)
     size = tuple(min(n, 160) for n in noisy.shape)
     tiling = Tiling((size[0], size[1], size[2]), overlap=0.1, multiple=1)
     answer = run_net(best, volumes[:2].cpu().numpy(), tiling, rt).mean[0]
