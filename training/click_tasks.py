@@ -162,11 +162,11 @@ def choose_object(scene: Scene, gen: torch.Generator) -> torch.Tensor | None:
     number = there[int(torch.multinomial(weight, 1, generator=gen))]
     kind = float(torch.rand((), generator=gen))
     chosen = _members(scene, number)
-    if kind > 0.88 and any(scene.inside[v] for v in there if v < SHAPE_CLASS):
+    if kind > 0.82 and any(scene.inside[v] for v in there if v < SHAPE_CLASS):
         chosen = [v for v, brain in enumerate(scene.inside) if brain]
-    elif kind > 0.76 and number < SHAPE_CLASS:
+    elif kind > 0.70 and number < SHAPE_CLASS:
         chosen = [v for v, root in enumerate(scene.base) if v > 0 and root == scene.base[number]]
-    elif kind > 0.72:
+    elif kind > 0.66:
         chosen = [*chosen, there[int(torch.randint(len(there), (), generator=gen))]]
     table = torch.zeros(256, dtype=torch.bool)
     table[chosen] = True
@@ -222,9 +222,9 @@ class Episode:
         self.grid = Grid.plain(self.truth.shape, (scene.spacing,) * 3)
         self.image = Pyramid(image.numpy(), self.grid)
         self.whole_truth = Pyramid(self.truth.astype(np.float32), self.grid)
-        self.rounds = Rounds(self.grid, side, side, side, math.exp(uniform(gen, -0.4, 0.6)))
+        self.rounds = Rounds(self.grid, self.image.view, side, side, side, math.exp(uniform(gen, -0.4, 0.6)))
         self.marks: dict[bool, list[np.ndarray]] = {True: [], False: []}
-        self.box = self._box() if chance(gen, 0.3) else None
+        self.box = self._box() if chance(gen, 0.4) else None
         self.left = int(min(8, 1 + torch.empty(()).exponential_(0.4, generator=gen)))
         if self.box is None or chance(gen, 0.3):
             self._click(self.truth, True)

@@ -14,7 +14,7 @@ from napari_mri.core.errors import BrokenFile, GeometryProblem, UnsupportedImage
 from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Frames, Labels, Volume
 from napari_mri.io.history import MARK, labels_from_json, labels_to_json
-from napari_mri.io.nifti_fields import FIRST, SECOND, best_affine
+from napari_mri.io.nifti_fields import FIRST, SECOND, best_affine, blank, set_qform
 
 TYPES = {
     2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
@@ -233,16 +233,11 @@ def made(volume: Volume, dtype: np.dtype[Any]) -> tuple[bytes, bytes]:
     extension : bytes
         What stands between the header and the voxels.
     """
-    from nibabel.nifti1 import Nifti1Header
-    from nibabel.nifti2 import Nifti2Header
-
     fields = dict(volume.origin.fields) if volume.origin.format == "nifti" else {}
     second = fields.get("version") == 2 or max(volume.data.shape) > 32767
-    header = (Nifti2Header if second else Nifti1Header)(endianness="<")
+    header = blank(second, volume.data.shape)
     header["datatype"] = CODES[dtype.newbyteorder("=")]
     header["bitpix"] = dtype.itemsize * 8
-    header.set_data_shape(volume.data.shape)
-    header["scl_slope"], header["scl_inter"] = 1.0, 0.0
     _place(header, volume, fields)
     _tell_frames(header, volume.frames, fields)
     statistic = isinstance(volume, Labels) and 2 <= int(fields.get("intent_code", 0)) <= 24
@@ -254,9 +249,8 @@ def made(volume: Volume, dtype: np.dtype[Any]) -> tuple[bytes, bytes]:
         for key in _SHOWN:
             header[key] = fields.get(key, 0.0)
     extension = _extension(volume)
-    header["magic"] = b"n+2" if second else b"n+1"
     header["vox_offset"] = (540 if second else 348) + len(extension)
-    return bytes(header.binaryblock), extension
+    return header.tobytes(), extension
 
 
 def _place(header: Any, volume: Volume, fields: Mapping[str, Any]) -> None:
@@ -276,11 +270,12 @@ def _place(header: Any, volume: Volume, fields: Mapping[str, Any]) -> None:
         return
     if qform <= 0 and sform <= 0:
         qform = sform = 1
-    header.set_zooms((*volume.spacing, *([1.0] * (volume.data.ndim - 3))))
-    # A qform cannot hold shear: nibabel then keeps the nearest rotation, and the sform tells the truth.
-    header.set_qform(affine, code=max(qform, 0), strip_shears=True)
+    # A qform cannot hold shear: the nearest rotation is kept there, and the sform tells the truth.
+    set_qform(header, affine)
     # A qform alone is stored as a quaternion of float32; the sform keeps the millimetres closer.
-    header.set_sform(affine, code=sform if sform > 0 else max(qform, 1))
+    for key, row in zip(_ROWS, affine[:3], strict=True):
+        header[key] = row
+    header["qform_code"], header["sform_code"] = max(qform, 0), sform if sform > 0 else max(qform, 1)
 
 
 def _tell_frames(header: Any, frames: Frames | None, fields: Mapping[str, Any]) -> None:

@@ -87,7 +87,7 @@ class Clicking(Session):
         rt.report(0.3, "making coarser copies")
         self.pyramid = Pyramid(scan.data, scan.grid)
         self._states: OrderedDict[tuple[Mark, ...], State] = OrderedDict()
-        self._rounds = Rounds(scan.grid, p.detail)
+        self._rounds = Rounds(scan.grid, self.pyramid.view, p.detail)
 
     def answer(self, prompts: Prompts) -> Labels:
         """Return the mask (1 = object) on the grid of the scan."""
