@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 from napari_mri.core.errors import BadOption, MissingExtra
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
+_GPU_NODES = ("nvidiactl", "nvhost-gpu", "nvgpu", "dxg", "kfd")
+"""What Linux shows under /dev for a graphics processor that torch can use: NVIDIA's, its Jetson's, WSL's, AMD's."""
 
 
 def has_torch() -> bool:
     """Tell whether torch is installed, without importing it."""
     return find_spec("torch") is not None
+
+
+def may_have_gpu() -> bool:
+    """Tell whether asking torch for a GPU is worth its import of seconds: where none is wired up, it is not."""
+    if "torch" in sys.modules or sys.platform != "linux":
+        return True
+    return any(Path("/dev", name).exists() for name in _GPU_NODES) or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def choose(wish: str = "auto") -> str:
@@ -32,7 +43,7 @@ def choose(wish: str = "auto") -> str:
     """
     if wish not in DEVICES:
         raise BadOption(f"There is no device '{wish}'.", hint=f"Choose one of {', '.join(DEVICES)}.")
-    if wish == "cpu" or (wish == "auto" and not has_torch()):
+    if wish == "cpu" or (wish == "auto" and not (has_torch() and may_have_gpu())):
         return "cpu"
     if not has_torch():
         raise MissingExtra(f"The device '{wish}' needs torch.", hint="pip install 'napari-mri-workbench[models]'")

@@ -129,6 +129,31 @@ def fetch(weights: Weights, report: Callable[[float, str], None] | None = None) 
     return path
 
 
+def load_arrays(path: Path) -> dict[str, Any]:
+    """Load a safetensors file without torch.
+
+    Returns
+    -------
+    dict of str to ndarray
+
+    Raises
+    ------
+    WeightsProblem
+        If the file is damaged.
+    MissingExtra
+        If safetensors is not installed.
+    """
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+    except ImportError as error:
+        raise MissingExtra("Learned models need safetensors.", hint="pip install safetensors") from error
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise WeightsProblem(f"{path.name} is no sound safetensors file: {error}.") from error
+
+
 def load(path: Path) -> dict[str, Any]:
     """Load a state dict from safetensors, or from a torch file without running code in it.
 

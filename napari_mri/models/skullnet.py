@@ -7,8 +7,10 @@ home as a distance and not as a mask, so its outline is smooth at any spacing.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +20,6 @@ from napari_mri.core.model import SKULLSTRIP, Card, Model, Runtime, Wants, Weigh
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.engine import fit
 from napari_mri.engine import weights as files
-
-if TYPE_CHECKING:
-    from napari_mri.nets.unet import FoldedUNet
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -41,13 +40,15 @@ CARD = Card(
         "Trained on synthetic heads only; look at the skull base and at large lesions that reach the skull."
     ),
     wants=Wants(axes="RAS", min_slices=3),
-    needs=("torch", "safetensors", "scipy"),
+    needs=("safetensors", "scipy"),
     weights=(WEIGHTS,),
     cite="Generator after Hoopes et al., NeuroImage 2022 (SynthStrip) and Billot et al., Med Image Anal 2023 (SynthSeg)",
     rank=100,
 )
 STEP_MM = 2.0
 """Spacing of the network's copy; the one it was trained on last."""
+MULTIPLE = 16
+"""Sides that the network can halve four times."""
 REACH_MM = 12.0
 """Distances are right up to here, and clipped beyond."""
 LIKELY_ML = (700.0, 2200.0)
@@ -124,35 +125,43 @@ def predict(small: Array, p: Params, rt: Runtime) -> Array:
     ndarray, (variants, 2, I, J, K) float32
         Signed distances in mm, negative inside: to the inner skull, to the brain.
     """
-    import torch
-
-    net = rt.keep("skullnet", lambda: load_net(rt))
+    quick = rt.device != "cpu" or "torch" in sys.modules
+    net = rt.keep(f"skullnet {quick}", lambda: by_torch(rt) if quick else by_numpy(rt))
     answers = []
     for number in range(p.variants):
         rt.report(0.1 + 0.6 * number / p.variants, "running the network")
         # Odd variants are mirrored left to right; the later two are shifted by half a block of voxels.
         mirrored, moved = number % 2 == 1, number // 2
         image = small[::-1] if mirrored else small
-        full, inner = _padded(image, net.multiple, moved)
-        with torch.inference_mode():
-            x = torch.from_numpy(np.ascontiguousarray(full))[None, None].to(rt.device)
-            with torch.autocast(rt.device, torch.float16, enabled=rt.device == "cuda"):
-                y = net(x)
-            answer = y.float()[0].cpu().numpy()[(slice(None), *inner)] * np.float32(STEP_MM)
+        full, inner = _padded(image, MULTIPLE, moved)
+        answer = net(full)[(slice(None), *inner)] * np.float32(STEP_MM)
         answers.append(answer[:, ::-1] if mirrored else answer)
     return np.stack(answers)
 
 
-def load_net(rt: Runtime) -> FoldedUNet:
-    """Build the network and fill in the shipped weights."""
+def by_torch(rt: Runtime) -> Callable[[Array], Array]:
+    """Return the network with the shipped weights on the run's device: (I, J, K) to (2, I, J, K) voxels."""
     import torch
 
     from napari_mri.nets.unet import FoldedUNet
 
-    state = files.load(rt.weights(WEIGHTS))
     net = FoldedUNet()
-    net.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    return net.to(rt.device).to(memory_format=torch.channels_last_3d).eval()
+    net.load_state_dict({name: tensor.float() for name, tensor in files.load(rt.weights(WEIGHTS)).items()})
+    net = net.to(rt.device).to(memory_format=torch.channels_last_3d).eval()
+
+    def ask(image: Array) -> Array:
+        with torch.inference_mode(), torch.autocast(rt.device, torch.float16, enabled=rt.device == "cuda"):
+            answer = net(torch.from_numpy(np.ascontiguousarray(image))[None, None].to(rt.device))
+        return np.asarray(answer.float()[0].cpu().numpy())
+
+    return ask
+
+
+def by_numpy(rt: Runtime) -> Callable[[Array], Array]:
+    """Return the same for a processor and a process that torch is not loaded in: its import alone takes longer."""
+    from napari_mri.nets.unet_numpy import FoldedUNet
+
+    return FoldedUNet(files.load_arrays(rt.weights(WEIGHTS)))
 
 
 def in_mm(near: Array) -> Array:

@@ -9,7 +9,7 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Volume
 from napari_mri.engine import weights
 from napari_mri.models import click3d
-from napari_mri.models._click3d_rounds import Rounds, share
+from napari_mri.models._click3d_rounds import Rounds, share, told_apart
 from napari_mri.models._click3d_zoom import Pyramid, carried, crop_grid
 from napari_mri.models._marks import Pointed
 from tests.scans import GRIDS, blob, dice, head
@@ -107,7 +107,7 @@ def test_a_mark_far_away_makes_it_look_anew_but_keeps_a_mask_that_was_given():
     none, boxes = np.zeros((0, 3)), np.zeros((0, 2, 3))
     mask = np.zeros(grid.shape, dtype=bool)
     mask[24:37, 24:37, 24:37] = True
-    rounds = Rounds(grid, 64)
+    rounds = Rounds(grid, lambda crop: np.zeros(crop.shape, np.float32), 64)
     for given in (None, mask):
         asking, found = rounds.play(Pointed(near, none, boxes, given), None), None
         while True:
@@ -123,6 +123,17 @@ def test_a_mark_far_away_makes_it_look_anew_but_keeps_a_mask_that_was_given():
             assert again.before is None
         else:
             assert again.before.sum() * np.prod(again.crop.spacing) > 0.5 * mask.sum()
+
+
+def test_a_box_begins_with_what_its_brightness_tells():
+    away = np.linalg.norm(np.indices((40, 40, 40)) - 19.5, axis=0)
+    truth = (away < 12) & (np.indices((40, 40, 40))[0] < 22)  # a ball cut in two: its box holds much else
+    guess = np.clip(1.5 - away / 12, 0, 1).astype(np.float32)
+    image = (3.0 * truth + np.random.default_rng(3).normal(0, 0.4, truth.shape)).astype(np.float32)
+    sharper = told_apart(guess, image)
+    assert dice(sharper > 0.5, truth) > dice(guess > 0.5, truth) + 0.1
+    assert sharper[guess < 0.01].max() < 0.1
+    assert np.array_equal(told_apart(guess, np.zeros_like(image)), guess)
 
 
 def test_refused_are_damaged_weights_and_marks_outside(untrained):

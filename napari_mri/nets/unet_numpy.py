@@ -1,0 +1,137 @@
+"""`FoldedUNet` run by numpy alone, for processors: importing torch takes longer than stripping a head.
+
+A convolution is nine matrix products with the image shifted in memory, block by block so that all of it stays near
+the processor; numpy hands them to BLAS, which uses every core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+ROWS = 512
+"""Voxels per matrix product."""
+
+
+class FoldedUNet:
+    """The same network as `nets.unet.FoldedUNet`, from the same tensors.
+
+    Parameters
+    ----------
+    state : mapping of str to ndarray
+        As a state dict of the torch network names them, of any float type.
+    """
+
+    def __init__(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self.state = {name: np.asarray(value, dtype=np.float32) for name, value in state.items()}
+        self.levels = 1 + sum(name.startswith("widen.") and name.endswith(".weight") for name in state)
+        self.multiple = 2**self.levels
+
+    def __call__(self, image: Array) -> Array:
+        """(I, J, K) to (outs, I, J, K); sides must be multiples of `multiple`."""
+        x = self._block("stem", fold(image))
+        skips = []
+        for level in range(self.levels):
+            for number in range(self._depth(level)):
+                x = self._block(f"down.{level}.{number}", x)
+            if level + 1 < self.levels:
+                skips.append(x)
+                x = self._block(f"shrink.{level}", x, stride=2)
+        for level in reversed(range(self.levels - 1)):
+            kernel, bias = self.state[f"widen.{level}.weight"], self.state[f"widen.{level}.bias"]
+            x = x @ kernel[:, :, 0, 0, 0].T + bias
+            x = self._block(f"up.{level}", doubled(x) + skips[level])
+        return unfold(convolved(x, self.state["head.weight"]) + self.state["head.bias"])
+
+    def _depth(self, level: int) -> int:
+        return sum(name.startswith(f"down.{level}.") and name.endswith(".conv.weight") for name in self.state)
+
+    def _block(self, name: str, x: Array, stride: int = 1) -> Array:
+        """Convolution, group norm, LeakyReLU; adds its input when the width does not change."""
+        kernel = self.state[f"{name}.conv.weight"]
+        y = convolved(x, kernel) if stride == 1 else halved(x, kernel)
+        _normalise(y, self.state[f"{name}.norm.weight"], self.state[f"{name}.norm.bias"])
+        np.maximum(y, np.float32(0.1) * y, out=y)
+        if stride == 1 and x.shape == y.shape:
+            y += x
+        return y
+
+
+def fold(image: Array) -> Array:
+    """(I, J, K) to (I / 2, J / 2, K / 2, 8): each block of voxels becomes channels."""
+    i, j, k = (n // 2 for n in image.shape)
+    blocks = np.asarray(image, dtype=np.float32).reshape(i, 2, j, 2, k, 2)
+    return np.ascontiguousarray(blocks.transpose(0, 2, 4, 1, 3, 5)).reshape(i, j, k, 8)
+
+
+def unfold(x: Array) -> Array:
+    """(I, J, K, outs * 8) to (outs, 2 I, 2 J, 2 K)."""
+    i, j, k, channels = x.shape
+    blocks = x.reshape(i, j, k, channels // 8, 2, 2, 2).transpose(3, 0, 4, 1, 5, 2, 6)
+    return np.ascontiguousarray(blocks).reshape(channels // 8, 2 * i, 2 * j, 2 * k)
+
+
+def doubled(x: Array) -> Array:
+    """(I, J, K, C) to (2 I, 2 J, 2 K, C), every voxel eight times."""
+    for axis in range(3):
+        x = np.repeat(x, 2, axis=axis)
+    return x
+
+
+def convolved(x: Array, kernel: Array) -> Array:
+    """Convolve with zeros beyond the border: (I, J, K, ins) and (outs, ins, 3, 3, 3) to (I, J, K, outs)."""
+    i, j, k, ins = x.shape
+    outs = kernel.shape[0]
+    padded = np.zeros((i + 2, j + 2, k + 2, ins), dtype=np.float32)
+    padded[1:-1, 1:-1, 1:-1] = x
+    flat = padded.reshape(-1, ins)
+    # Neighbours along the last axis stand side by side: then nine products do instead of 27.
+    wide = np.zeros((len(flat), 3 * ins), dtype=np.float32)
+    wide[1:, :ins], wide[:, ins : 2 * ins], wide[:-1, 2 * ins :] = flat[:-1], flat, flat[1:]
+    slab, row = (j + 2) * (k + 2), k + 2
+    shifts = [(a - 1) * slab + (b - 1) * row for a in range(3) for b in range(3)]
+    parts = [np.ascontiguousarray(kernel[:, :, a, b].transpose(2, 1, 0).reshape(3 * ins, outs)) for a in range(3) for b in range(3)]
+    out = np.empty((len(flat), outs), dtype=np.float32)
+    more = np.empty((ROWS, outs), dtype=np.float32)
+    first, last = slab + row + 1, len(flat) - slab - row - 1
+    for start in range(first, last, ROWS):
+        stop = min(start + ROWS, last)
+        here, extra = out[start:stop], more[: stop - start]
+        np.matmul(wide[start + shifts[0] : stop + shifts[0]], parts[0], out=here)
+        for shift, part in zip(shifts[1:], parts[1:], strict=True):
+            np.matmul(wide[start + shift : stop + shift], part, out=extra)
+            here += extra
+    return out.reshape(i + 2, j + 2, k + 2, outs)[1:-1, 1:-1, 1:-1]
+
+
+def halved(x: Array, kernel: Array) -> Array:
+    """Convolve at every second voxel: (I, J, K, ins) and (outs, ins, 3, 3, 3) to (I / 2, J / 2, K / 2, outs)."""
+    i, j, k = (n // 2 for n in x.shape[:3])
+    ins, outs = x.shape[3], kernel.shape[0]
+    padded = np.zeros((2 * i + 1, 2 * j + 1, 2 * k + 1, ins), dtype=np.float32)
+    padded[1:, 1:, 1:] = x
+    out = np.zeros((i * j * k, outs), dtype=np.float32)
+    for a, b, c in np.ndindex(3, 3, 3):
+        seen = padded[a : a + 2 * i : 2, b : b + 2 * j : 2, c : c + 2 * k : 2].reshape(-1, ins)
+        out += seen @ np.ascontiguousarray(kernel[:, :, a, b, c].T)
+    return out.reshape(i, j, k, outs)
+
+
+def _normalise(x: Array, weight: Array, bias: Array) -> None:
+    """Group norm of eight channels a group, in place; (I, J, K, C)."""
+    channels = x.shape[-1]
+    groups = max(1, channels // 8)
+    count = x.size // groups
+    # Sums along whole lines first: float32 alone would lose figures over millions of voxels.
+    mean = x.sum(axis=2).sum(axis=(0, 1), dtype=np.float64).reshape(groups, -1).sum(1) / count
+    each = np.repeat(mean, channels // groups).astype(np.float32)
+    x -= each
+    square = np.einsum("ijkc,ijkc->ijc", x, x).sum(axis=(0, 1), dtype=np.float64).reshape(groups, -1).sum(1) / count
+    scale = weight / np.repeat(np.sqrt(square + 1e-5), channels // groups)
+    x *= scale.astype(np.float32)
+    x += bias
