@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +83,22 @@ def pages(
     from pydicom.pixels import iter_pixels
 
     if elements.syntax in JPEG_LS:  # CharLS goes on for seconds to hours behind the end of such a stream
-        _check(path, elements, size[0], lambda frame: b"\xff\xd9" in frame, "The JPEG-LS stream has no end.")
+        _check(path, elements, size[0], wanted, lambda frame: b"\xff\xd9" in frame, "The JPEG-LS stream has no end.")
     if elements.syntax in JPEG_LOSSLESS:  # gdcm, alone here, ends the process on a head that does not hold together
-        _check(path, elements, size[0], lambda frame: sound(frame, *size[1:]), "The JPEG stream's head is damaged.")
+        _check(path, elements, size[0], wanted, lambda frame: sound(frame, *size[1:]), "The JPEG stream's head is damaged.")
     with tamed():
         yield from iter_pixels(path, raw=True, indices=wanted, decoding_plugin=plugin_for(elements.syntax))
 
 
-def _check(path: Path, elements: Elements, n_frames: int, good: Callable[[bytes], bool], otherwise: str) -> None:
-    """Refuse a file with a compressed frame that its decoder must not see."""
+def _check(
+    path: Path, elements: Elements, count: int, wanted: list[int] | None, good: Callable[[bytes], bool], otherwise: str
+) -> None:
+    """Refuse a file with a compressed frame, among those wanted, that its decoder must not see."""
     from pydicom.encaps import generate_frames
 
+    asked = range(count) if wanted is None else wanted
     with open(path, "rb") as file:
         file.seek(elements.pixels_at)
-        if not all(good(frame) for frame in generate_frames(file, number_of_frames=n_frames)):
+        frames = islice(generate_frames(file, number_of_frames=count), max(asked, default=-1) + 1)
+        if not all(good(frame) for number, frame in enumerate(frames) if number in asked):
             raise ValueError(otherwise)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from pydicom.errors import BytesLengthException
 from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from fuzz.worker import outcome
-from napari_mri.io.decoding import plugin_for, tamed
+from napari_mri.io.decoding import _check, plugin_for, tamed
 from napari_mri.io.jpeg import segments, sound
 from tests.io.series import header, set_pixels
 
@@ -55,6 +56,27 @@ def test_a_jpeg_ls_stream_without_its_end_is_refused_at_once(tmp_path):
         began = time.process_time()
         assert outcome(path)[0] == "refused"
         assert time.process_time() - began < 2  # CharLS alone takes 5 s
+
+
+def test_only_the_frames_that_are_wanted_are_checked(monkeypatch, tmp_path):
+    path = tmp_path / "a.dcm"
+    path.write_bytes(b"")
+    frames = [b"good", b"bad", b"good", b"unseen"]
+    met = []
+    monkeypatch.setattr("pydicom.encaps.generate_frames", lambda file, number_of_frames: iter(frames[:number_of_frames]))
+
+    def good(frame):
+        met.append(frame)
+        return frame != b"bad"
+
+    elements = SimpleNamespace(pixels_at=0)
+    _check(path, elements, 4, [2], good, "damaged")
+    assert met == [b"good"]
+    _check(path, elements, 4, [], good, "damaged")
+    for wanted in (None, [1], [0, 1, 2]):
+        with pytest.raises(ValueError, match="damaged"):
+            _check(path, elements, 4, wanted, good, "damaged")
+    assert b"unseen" not in met
 
 
 def test_damaged_rle_ends_in_a_sentence(tmp_path):
