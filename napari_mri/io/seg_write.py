@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,20 @@ def write(volume: Volume, path: Path) -> None:
     write_seg(volume, path)
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Leave Python's search for circles of garbage until a segmentation of thousands of small parts is written."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 @unquoted()
+@_uncollected()
 def write_seg(labels: Labels, path: Path, source: Path | None = None, *, patient: bool = False) -> None:
     """Write labels as a binary DICOM SEG.
 
@@ -91,19 +106,19 @@ def write_seg(labels: Labels, path: Path, source: Path | None = None, *, patient
     if labels.grid.sheared:
         raise GeometryProblem("DICOM SEG cannot hold a sheared grid (gantry tilt).", hint="Save as .nii.gz.")
     check_still(labels)
-    values = _present(labels.data)
-    if not values:
+    # Empty planes at both ends are not written, so they need not be looked at frame by frame.
+    planes = np.flatnonzero(labels.data.any(axis=tuple(n for n in range(labels.data.ndim) if n != 2)))
+    if not len(planes):
         raise UnsupportedImage("There is no label to write: DICOM SEG needs one segment at least.")
     found = source_images(labels.grid, source or place_of(labels), labels.origin.fields.get("series_number"))
     images = [stripped(image) for image in found] or [_stand_in(labels.grid)]
-    # Empty planes at both ends are not written, so they need not be looked at frame by frame.
-    planes = np.flatnonzero(labels.data.any(axis=tuple(n for n in range(labels.data.ndim) if n != 2)))
     first, last = int(planes[0]), int(planes[-1]) + 1
     labels = replace(
         labels,
         data=labels.data[:, :, first:last],
         grid=labels.grid.cropped((0, 0, first), (*labels.grid.shape[:2], last)),
     )
+    values = _present(labels.data)
     stored = _array(labels, values)
     described = [_described(hd, n, value, labels) for n, value in enumerate(values, 1)]
     seg = hd.seg.Segmentation(
