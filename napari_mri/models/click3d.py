@@ -126,7 +126,7 @@ class Clicking(Session):
                 return State.of(done.value.found, done.value.look)
 
     def _asked(self, crop: Grid, told: Pointed, before: Array | None) -> Array:
-        """Run the network on a crop; returns probabilities (I, J, K)."""
+        """Run the network on a crop and on its mirror image; returns the mean probabilities (I, J, K)."""
         import torch
 
         from napari_mri.nets import click3d as nets
@@ -135,9 +135,10 @@ class Clicking(Session):
         image = nets.standard(torch.from_numpy(self.pyramid.view(crop)))
         with torch.inference_mode():
             fine, coarse = nets.encode(image, told_on(crop, told, before), float(np.mean(crop.spacing)))
-            inputs = (fine[None].to(device), coarse[None].to(device))
-            logits = self.net(*inputs)[0, 0].float().cpu()
-            return np.asarray(torch.sigmoid(logits).numpy(), dtype=np.float32)
+            # The first axis runs from left to right: a mirrored head is a head.
+            both = (torch.stack([inputs, inputs.flip(1)]).to(device) for inputs in (fine, coarse))
+            plain, mirrored = self.net(*both)[:, 0].float().cpu()
+            return np.asarray(torch.sigmoid((plain + mirrored.flip(0)) / 2).numpy(), dtype=np.float32)
 
     def _home(self, state: State, told: Pointed) -> Labels:
         """Bring the answer to the scan's grid."""
