@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -11,6 +13,8 @@ import torch
 
 from training.muon import Muon
 
+PAUSE = 10.0
+"""A step that seems to have taken more seconds than this is taken for a sleep of the machine, not for training."""
 Net = TypeVar("Net", bound=torch.nn.Module)
 
 
@@ -24,16 +28,23 @@ class Learner(Generic[Net]):
     file : Path
         Of the checkpoint.
     rate : float
-        Of Muon at its highest; Adam takes a tenth.
+        Of Muon at its highest.
     least : int
         Parameters of fewer axes than this are left to Adam.
+    share : float
+        Adam's rate in parts of Muon's.
+    memory : float
+        How much of the average stays at each step, at most.
     """
 
-    def __init__(self, net: Net, average: Net, file: Path, rate: float, least: int = 3) -> None:
+    def __init__(
+        self, net: Net, average: Net, file: Path, rate: float, *, least: int = 3, share: float = 0.1, memory: float = 0.995
+    ) -> None:
         self.net, self.average, self.file, self.rate = net, average, file, rate
+        self.share, self.memory = share, memory
         self.muon = Muon([p for p in net.parameters() if p.ndim >= least], lr=rate)
         rest = [p for p in net.parameters() if p.ndim < least]
-        self.adam = torch.optim.Adam(rest, lr=0.1 * rate) if rest else None
+        self.adam = torch.optim.Adam(rest, lr=share * rate) if rest else None
         self.step, self.spent = 0, 0.0
         file.parent.mkdir(parents=True, exist_ok=True)
 
@@ -63,6 +74,19 @@ class Learner(Generic[Net]):
         torch.save(state | {"step": self.step, "spent": self.spent}, part)
         part.replace(self.file)
 
+    def lessons(self, minutes: float, seed: int) -> Iterator[tuple[torch.Generator, float]]:
+        """Yield, for one step after the other, what draws its chances and how far the training is, 0 to 1.
+
+        The time between two of them is counted as spent; the last one is told 1.
+        """
+        before, progress = time.perf_counter(), 0.0
+        while progress < 1:
+            now = time.perf_counter()
+            self.spent += min(now - before, PAUSE)
+            before = now
+            progress = min(1.0, self.spent / 60 / minutes)
+            yield torch.Generator().manual_seed(seed * 1_000_003 + self.step), progress
+
     def follow(self, loss: torch.Tensor, progress: float) -> float:
         """Take one step down a loss; return it.
 
@@ -78,10 +102,10 @@ class Learner(Generic[Net]):
         loss.backward()
         self.muon.step()
         if self.adam is not None:
-            self.adam.param_groups[0]["lr"] = 0.1 * rate
+            self.adam.param_groups[0]["lr"] = self.share * rate
             self.adam.step()
         self.net.zero_grad(set_to_none=True)
-        decay = min(0.995, (1 + self.step) / (20 + self.step))
+        decay = min(self.memory, (1 + self.step) / (20 + self.step))
         with torch.no_grad():
             for mine, new in zip(self.average.parameters(), self.net.parameters(), strict=True):
                 mine.lerp_(new, 1 - decay)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,7 @@ import torch
 from napari_mri.engine.device import half_is_quick
 from napari_mri.nets.denoiser import Denoiser
 from training.clean_images import clean_volume
-from training.learner import write_weights
-from training.muon import Muon
+from training.learner import Learner, write_weights
 from training.paths import CACHE, DATA
 from training.synth import load_heads
 from training.synth.geometry import chance, smooth_noise, uniform
@@ -211,66 +209,30 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-class Training:
-    """Net, its running average, optimisers, and where they are kept."""
+class Training(Learner[Denoiser]):
+    """The network in training."""
 
     def __init__(self, args: argparse.Namespace, plan: Schedule) -> None:
         torch.manual_seed(args.seed)
-        self.device, self.rate = args.device, plan.rate
-        self.half = half_is_quick(args.device)
-        self.net = Denoiser(plan.widths, plan.depths).to(self.device).to(memory_format=torch.channels_last_3d)
+        self.device, self.half = args.device, half_is_quick(args.device)
+        both = [
+            Denoiser(plan.widths, plan.depths).to(self.device).to(memory_format=torch.channels_last_3d) for _ in range(2)
+        ]
         if args.init is not None:
             from safetensors.torch import load_file
 
-            self.net.load_state_dict({k: v.float() for k, v in load_file(args.init).items()})
-        self.average = Denoiser(plan.widths, plan.depths).to(self.device).to(memory_format=torch.channels_last_3d)
-        self.average.load_state_dict(self.net.state_dict())
-        self.muon = Muon([p for p in self.net.parameters() if p.ndim > 1], lr=plan.rate)
-        self.adam = torch.optim.Adam([p for p in self.net.parameters() if p.ndim == 1], lr=0.05 * plan.rate)
-        self.step, self.spent = 0, 0.0
-        self.file = args.cache / args.run / "last.pt"
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        if self.file.exists():
-            state = torch.load(self.file, map_location=self.device, weights_only=True)
-            self.net.load_state_dict(state["net"])
-            self.average.load_state_dict(state["average"])
-            self.muon.load_state_dict(state["muon"])
-            self.adam.load_state_dict(state["adam"])
-            self.step, self.spent = state["step"], state["spent"]
-
-    def keep(self) -> None:
-        """Write the checkpoint."""
-        state = {
-            "net": self.net.state_dict(),
-            "average": self.average.state_dict(),
-            "muon": self.muon.state_dict(),
-            "adam": self.adam.state_dict(),
-            "step": self.step,
-            "spent": self.spent,
-        }
-        part = self.file.with_suffix(".part")
-        torch.save(state, part)
-        part.replace(self.file)
+            both[0].load_state_dict({k: v.float() for k, v in load_file(args.init).items()})
+        both[1].load_state_dict(both[0].state_dict())
+        file = args.cache / args.run / "last.pt"
+        super().__init__(both[0], both[1], file, plan.rate, least=2, share=0.05, memory=0.998)
+        self.resume()
 
     def take(self, clean: torch.Tensor, gen: torch.Generator, progress: float) -> float:
         """Take one step; return the loss."""
-        warm = min(1.0, (self.step + 1) / 60)
-        rate = self.rate * (warm * (0.5 + 0.5 * math.cos(math.pi * progress)) + 0.002)
-        self.muon.param_groups[0]["lr"], self.adam.param_groups[0]["lr"] = rate, 0.05 * rate
         scan, sigma, rician, target = (part.to(self.device) for part in noisy(clean, gen))
         with torch.autocast(self.device, torch.bfloat16, enabled=self.half):
             answer = self.net(scan, sigma, rician)
-        loss = loss_of(answer.float(), target, sigma)
-        loss.backward()
-        self.muon.step()
-        self.adam.step()
-        self.net.zero_grad(set_to_none=True)
-        decay = min(0.998, (1 + self.step) / (20 + self.step))
-        with torch.no_grad():
-            for mine, new in zip(self.average.parameters(), self.net.parameters(), strict=True):
-                mine.lerp_(new, 1 - decay)
-        self.step += 1
-        return float(loss.detach())
+        return self.follow(loss_of(answer.float(), target, sigma), progress)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -290,11 +252,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     run = Training(args, plan)
     losses: list[float] = []
-    begin = time.perf_counter() - run.spent
-    while True:
-        run.spent = time.perf_counter() - begin
-        progress = min(1.0, run.spent / 60 / minutes)
-        gen = torch.Generator().manual_seed(args.seed * 1_000_003 + run.step)
+    for gen, progress in run.lessons(minutes, args.seed):
         losses.append(run.take(bank.pieces(plan.batch, plan.side, gen), gen, progress))
         if run.step % 10 == 0:
             print(
@@ -309,8 +267,6 @@ def main(argv: list[str] | None = None) -> None:
             if args.export is not None:
                 facts = CARD | {"steps": run.step, "minutes": round(run.spent / 60, 1), "seed": args.seed, **found}
                 export(run.average, args.export, facts)
-        if progress >= 1:
-            return
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -48,8 +47,6 @@ FLOOR = 1e-3
 RIM = 4
 """Fine voxels at the border of a piece that do not count: the network does not see beyond it."""
 
-PAUSE = 10.0
-"""Seconds: a step that took longer was stopped on the way, and the rest does not count."""
 
 
 @dataclass(frozen=True)
@@ -267,13 +264,7 @@ def main(argv: list[str] | None = None) -> None:
     held = held_back(args.cache / "superres_held", args.maps, args.cache)
     run = Training(args, plan)
     losses: list[float] = []
-    before = time.perf_counter()
-    while True:
-        now = time.perf_counter()
-        run.spent += min(now - before, PAUSE)
-        before = now
-        progress = min(1.0, run.spent / 60 / minutes)
-        gen = torch.Generator().manual_seed(args.seed * 1_000_003 + run.step)
+    for gen, progress in run.lessons(minutes, args.seed):
         losses.append(run.take(bank.pieces(plan.batch, plan.side, gen), gen, progress))
         if run.step % 25 == 0:
             print(f"{run.step} {run.spent / 60:.1f} min loss {np.mean(losses[-100:]):.4f}", flush=True)
@@ -284,8 +275,6 @@ def main(argv: list[str] | None = None) -> None:
             if args.export is not None:
                 facts = {"steps": run.step, "minutes": round(run.spent / 60, 1), "seed": args.seed}
                 export(run.average, args.export, CARD | facts | found)
-        if progress >= 1:
-            return
 
 
 if __name__ == "__main__":

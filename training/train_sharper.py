@@ -9,7 +9,6 @@ mean of all likely answers lacks, and so also detail that was never there. It be
 from __future__ import annotations
 
 import argparse
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from napari_mri.nets.isotropic import HalvingNet, from_state
 from training.learner import Learner, write_weights
 from training.paths import CACHE, DATA
 from training.train_denoise import Bank
-from training.train_isotropic import CARD, PAUSE, RIM, SCHEDULES, loss_of, measured, refined, validate
+from training.train_isotropic import CARD, RIM, SCHEDULES, loss_of, measured, refined, validate
 from training.train_superres import held_back
 
 SHIPPED = Path(__file__).resolve().parents[1] / "napari_mri" / "weights" / "isotropic.safetensors"
@@ -115,13 +114,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit("There is no bank of volumes yet: run training.train_isotropic first.")
     held = held_back(args.cache / "superres_held", args.maps, args.cache)
     losses: list[tuple[float, float]] = []
-    before = time.perf_counter()
-    while True:
-        now = time.perf_counter()
-        run.spent += min(now - before, PAUSE)
-        before = now
-        progress = min(1.0, run.spent / 60 / args.minutes)
-        gen = torch.Generator().manual_seed(args.seed * 1_000_003 + run.step)
+    for gen, progress in run.lessons(args.minutes, args.seed):
         fine = bank.pieces(plan.batch, plan.side, gen)
         scan, told = (part.to(args.device) for part in measured(fine, gen))
         fine = fine.to(args.device)
@@ -155,8 +148,6 @@ def main(argv: list[str] | None = None) -> None:
                 facts = {"steps": run.step, "minutes": round(run.spent / 60, 1), "seed": args.seed}
                 told_by = {"name": "isotropic_x2, sharper", "recipe": "training/train_sharper.py, L1 and a judge"}
                 write_weights(run.average, args.export, "isotropic_sharper", CARD | told_by | facts | figures)
-        if progress >= 1:
-            return
 
 
 if __name__ == "__main__":

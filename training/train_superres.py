@@ -9,7 +9,6 @@ Gaussian), adds noise, and asks the network for the fine voxels. `--resume` goes
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -281,11 +280,7 @@ def main(argv: list[str] | None = None) -> None:
     held = held_back(args.cache / "superres_held", args.maps, args.cache)
     run = Training(args, plan)
     losses: list[float] = []
-    begin = time.perf_counter() - run.spent
-    while True:
-        run.spent = time.perf_counter() - begin
-        progress = min(1.0, run.spent / 60 / minutes)
-        gen = torch.Generator().manual_seed(args.seed * 1_000_003 + run.step)
+    for gen, progress in run.lessons(minutes, args.seed):
         way = draw(plan.slices, gen)
         fine = pieces(bank, plan.batch, plan.side, len(way.spline), gen)
         losses.append(run.take(fine, way, gen, progress))
@@ -299,8 +294,6 @@ def main(argv: list[str] | None = None) -> None:
             if args.export is not None:
                 told = CARD | {"steps": run.step, "minutes": round(run.spent / 60, 1), "seed": args.seed, **found}
                 export(run.average, args.export, told)
-        if progress >= 1:
-            return
 
 
 if __name__ == "__main__":
