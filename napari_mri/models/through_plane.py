@@ -66,7 +66,7 @@ class Params(Wish):
         True, "Correct the result until it agrees with the measured slices; off, it is smoother where there is noise."
     )
     variants: int = knob(
-        1, "Mirrored and turned copies to average: a little better, and takes that much longer.", choices=(1, 2, 4)
+        2, "Mirrored and turned copies to average: more are a little better, and take longer.", choices=(1, 2, 4)
     )
 
 
