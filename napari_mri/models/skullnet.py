@@ -26,7 +26,7 @@ Mask = NDArray[np.bool_]
 
 WEIGHTS = Weights(
     "skullnet.safetensors",
-    sha256="c087b74411c139392fa43cf913a46570cc2aa8940f4ea72647973bfdbcb79b72",
+    sha256="ab176a6d853ec452f3d09905b95a6ecc7b1a5ca9b0c59b782e85c5c5086b16ae",
     licence="BSD-3-Clause",
     shipped=True,
     size=3208328,
