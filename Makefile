@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Window tests open real windows, one after another: on a machine without a screen a virtual one is used where it is installed.
 SCREEN := $(shell command -v xvfb-run >/dev/null 2>&1 && [ -z "$$DISPLAY$$WAYLAND_DISPLAY" ] && echo xvfb-run -a -s \"-screen 0 1600x1000x24\")
 
-.PHONY: demo fuzz test lint types floors tests constraints bench contact-sheet train-skullstrip train-denoise train-click3d train-superres train-isotropic train-sharper clean
+.PHONY: demo fuzz test lint types floors tests constraints bench contact-sheet train-skullstrip train-denoise train-click3d train-anatomy train-superres train-isotropic train-sharper clean
 
 demo: $(VENV)/.ready
 	$(BIN)/napari-mri demo
@@ -53,6 +53,9 @@ train-skullstrip: $(VENV)/.ready
 
 train-denoise: $(VENV)/.ready
 	$(BIN)/python -m training.train_denoise --export napari_mri/weights
+
+train-anatomy: $(VENV)/.ready
+	$(BIN)/python -m training.train_anatomy --export runs/anatomy
 
 train-superres: $(VENV)/.ready
 	$(BIN)/python -m training.train_superres --resume --export runs/superres

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.model import SEGMENT, Card, Model, Runtime, Session, Wants, Weights, knob
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Mask, Point, Prompts, Scribble
 from napari_mri.core.volume import Labels, Volume
-from napari_mri.models._click3d_rounds import Answer, Rounds, touched
+from napari_mri.models._anatomy import SHEETS, Anatomy, anatomy_of
+from napari_mri.models._click3d_rounds import Answer, Rounds, extent, touched
 from napari_mri.models._click3d_zoom import Pyramid, carried
 from napari_mri.models._marks import Pointed, sorted_out, voxel_box
 
 Array = NDArray[np.float32]
 
 WEIGHTS = Weights("click3d.safetensors", licence="BSD-3-Clause", shipped=True)
+ANATOMY = Weights("anatomy.safetensors", licence="BSD-3-Clause", shipped=True)
 
 CARD = Card(
     name="click3d",
@@ -35,11 +38,13 @@ CARD = Card(
     wants=Wants(axes="RAS", min_slices=3),
     prompts=(Point, Box, Scribble, Lasso, Extremes, Mask),
     needs=("torch", "safetensors", "scipy"),
-    weights=(WEIGHTS,),
+    weights=(WEIGHTS, ANATOMY),
     cite="Trained by this project on label maps of SynthSeg (Billot et al., Med Image Anal 2023); see docs/click.md",
     rank=10,
 )
 
+NEAR_MM = 6.0
+"""How far a correction reaches where the map of anatomy leads."""
 KEEP_STATES = 12
 """Answers kept for undo; older ones are worked out again, to the same voxel."""
 
@@ -53,19 +58,23 @@ class Params:
     )
     level: float = knob(0.5, "How sure the network must be; lower gives larger masks.", low=0.05, high=0.95)
     pieces: bool = knob(False, "Keep pieces that no click lies in.")
+    anatomy: bool = knob(
+        True, "Take the first click on a head for the structure it lies in, as a second network names it."
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """An answer: probabilities in a crop, packed small."""
+    """An answer: probabilities in a crop, packed small; and whether the map of anatomy leads (see `steadied`)."""
 
     grid: Grid
     packed: bytes
+    led: bool = False
 
     @classmethod
-    def of(cls, probability: Array, grid: Grid) -> State:
+    def of(cls, probability: Array, grid: Grid, led: bool = False) -> State:
         """Pack probabilities in steps of 1/255; the session goes on with exactly what was packed."""
-        return cls(grid, zlib.compress(np.rint(probability * 255).astype(np.uint8).tobytes(), 1))
+        return cls(grid, zlib.compress(np.rint(probability * 255).astype(np.uint8).tobytes(), 1), led)
 
     def probability(self) -> Array:
         """Return (I, J, K) float32, 0 to 1."""
@@ -87,6 +96,7 @@ class Clicking(Session):
         rt.report(0.3, "making coarser copies")
         self.pyramid = Pyramid(scan.data, scan.grid)
         self._states: OrderedDict[tuple[Mark, ...], State] = OrderedDict()
+        self.anatomy = self._named() if p.anatomy else None
         self._rounds = Rounds(scan.grid, self.pyramid.view, p.detail)
 
     def answer(self, prompts: Prompts) -> Labels:
@@ -109,6 +119,34 @@ class Clicking(Session):
         self.score = float(sure[sure > 0.5].mean()) if (sure > 0.5).any() else 0.0
         return self._home(state, sorted_out(prompts, self.scan.grid))
 
+    def _named(self) -> Anatomy | None:
+        """Name what stands where, if the scan looks like a head."""
+        from napari_mri.nets.anatomy import PAIRED
+
+        path = self.rt.weights(ANATOMY)
+        net = self.rt.keep(f"anatomy {path}", lambda: named(path, self.rt.device))
+        self.rt.report(0.6, "looking for anatomy")
+        return anatomy_of(self.scan, net, PAIRED)
+
+    def _meant(self, told: Pointed) -> tuple[bool, Answer | None]:
+        """Return the structure that is pointed at or boxed, if the map is sure of one; and whether the map is to lead."""
+        if self.anatomy is None or told.mask is not None or len(told.boxes) > 1:
+            return False, None
+        boxed = len(told.boxes) == 1 and not len(told.inside)
+        known = self.anatomy.filling(told.boxes[0]) if boxed else None if len(told.boxes) else self.anatomy.meant(told)
+        if known is None:
+            return False, None
+        number, found = known
+        grid = self.anatomy.grid
+        kept = touched(found > 0.5, grid, told)
+        span = extent(kept)
+        if span is None:
+            return False, None
+        ends = self.scan.grid.to_voxels(grid.to_patient(np.array([span[0] - 0.5, span[1] + 0.5])))
+        look = self._rounds.around(ends.min(axis=0), ends.max(axis=0), told)
+        soft = carried(np.where(kept | (found <= 0.5), found, np.float32(0)), grid, look)
+        return number in SHEETS, Answer(soft, look)
+
     def close(self) -> None:
         """Let go of the copies of the scan."""
         self.pyramid.levels.clear()
@@ -117,13 +155,20 @@ class Clicking(Session):
     def _round(self, prompts: Prompts, before: State | None) -> State:
         """Answer one more mark, given the answer so far."""
         told = sorted_out(prompts, self.scan.grid, room=1.5)
-        asking = self._rounds.play(told, None if before is None else Answer(before.probability(), before.grid))
+        led, known = self._meant(told) if before is None else (before.led, Answer(before.probability(), before.grid))
+        asking = self._rounds.play(told, known)
         ask = next(asking)
         while True:
             try:
                 ask = asking.send(self._asked(ask.crop, told, ask.before))
             except StopIteration as done:
-                return State.of(done.value.found, done.value.look)
+                answer: Answer = done.value
+                break
+        if led and known is not None:
+            newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
+            corrected = np.concatenate([newest.inside, newest.outside]) if before is not None else newest.inside[:0]
+            answer = steadied(known, answer, corrected)
+        return State.of(answer.found, answer.look, led)
 
     def _asked(self, crop: Grid, told: Pointed, before: Array | None) -> Array:
         """Run the network on a crop and on its mirror image; returns the mean probabilities (I, J, K)."""
@@ -166,10 +211,56 @@ def loaded(path: Path, device: str) -> Any:
     try:
         net = from_state({name: value.float() for name, value in load(path).items()})
     except (KeyError, RuntimeError) as error:
-        raise WeightsProblem(
-            f"{path.name} does not fit the network: {error}.", hint="Install the package again."
-        ) from None
+        raise _unfit(path, error) from None
     return net.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
+
+
+def steadied(known: Answer, answer: Answer, places: NDArray[np.float64]) -> Answer:
+    """Keep what is known but for what the network says near new marks.
+
+    Skin, bone and marrow are sheets around the whole head: the network, which learned to fit a crop to an object, loses
+    most of them at a correction.
+
+    Parameters
+    ----------
+    known, answer : Answer
+    places : ndarray, (N, 3) patient mm
+        The new marks.
+    """
+    found = known.found
+    if len(places):
+        look = known.look
+        spots = np.stack(np.meshgrid(*[np.arange(n) for n in look.shape], indexing="ij"), axis=-1).reshape(-1, 3)
+        away = np.min([((spots - p) * look.spacing / NEAR_MM) ** 2 @ np.ones(3) for p in look.to_voxels(places)], axis=0)
+        near = np.exp(-0.5 * away).reshape(look.shape).astype(np.float32)
+        found = found + near * (carried(answer.found, answer.look, look) - found)
+    return Answer(found, known.look)
+
+
+def named(path: Path, device: str) -> Callable[[Array], Array]:
+    """Return the network of anatomy: image (I, J, K) to logits (N + 1, I, J, K)."""
+    import torch
+
+    from napari_mri.engine.weights import load
+    from napari_mri.nets.anatomy import Anatomy as Net
+
+    net = Net()
+    try:
+        net.load_state_dict({name: value.float() for name, value in load(path).items()})
+    except RuntimeError as error:
+        raise _unfit(path, error) from None
+    net = net.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
+
+    def ask(image: Array) -> Array:
+        with torch.inference_mode():
+            answer = net(torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device))
+        return np.asarray(answer[0].float().cpu().numpy())
+
+    return ask
+
+
+def _unfit(path: Path, error: Exception) -> WeightsProblem:
+    return WeightsProblem(f"{path.name} does not fit the network: {error}.", hint="Install the package again.")
 
 
 def told_on(crop: Grid, told: Pointed, before: Array | None) -> Any:

@@ -83,7 +83,7 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Labels:
     """
     rt.report(0.0, "making a 2 mm copy")
     grid = scan.grid.respaced((STEP_MM,) * 3)
-    small = normalised(fit.resampled(scan.data, scan.grid, grid))
+    small = fit.unit_scaled(fit.resampled(scan.data, scan.grid, grid))
     if not small.any():
         rt.warn("Every voxel has the same value, so there is nothing to strip.")
         return scan.with_labels(np.zeros(scan.grid.shape, dtype=np.uint8), {1: "brain"})
@@ -99,22 +99,6 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Labels:
         rt.offer("uncertainty", scan.with_data(fit.resampled(spread, grid, scan.grid)))
     rt.report(1.0, "done")
     return scan.with_labels(mask, {1: "brain"})
-
-
-def normalised(small: Array) -> Array:
-    """Scale as in training: the darkest is 0, the 99.5th percentile of what is not background 1, at most 1.5.
-
-    Parameters
-    ----------
-    small : ndarray, (I, J, K)
-    """
-    some = small.reshape(-1)[:: max(1, small.size // 100_000)]
-    low = float(np.quantile(some, 0.001)) if some.size > 1000 else float(some.min())
-    shown = some[some > low + 1e-3 * (float(some.max()) - low)]
-    top = float(np.quantile(shown, 0.995)) if shown.size > 10 else float(small.max())
-    if not top > low:
-        return np.zeros_like(small)
-    return np.clip((small - low) / (top - low), 0, 1.5).astype(np.float32)
 
 
 def predict(small: Array, p: Params, rt: Runtime) -> Array:

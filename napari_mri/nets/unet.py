@@ -100,6 +100,10 @@ class FoldedUNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, ins, I, J, K) to (B, outs, I, J, K)."""
+        return unfold(self.head(self.features(x)))
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, ins, I, J, K) to (B, widths[0], I / 2, J / 2, K / 2)."""
         x = self.stem(fold(x).contiguous(memory_format=torch.channels_last_3d))
         skips = []
         for level, down in enumerate(self.down):
@@ -110,4 +114,4 @@ class FoldedUNet(nn.Module):
         for level in reversed(range(len(self.shrink))):
             x = self.widen[level](x)
             x = self.up[level](F.interpolate(x, scale_factor=2.0, mode="nearest") + skips[level])
-        return unfold(self.head(x))
+        return x

@@ -9,9 +9,10 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Volume
 from napari_mri.engine import weights
 from napari_mri.models import click3d
-from napari_mri.models._click3d_rounds import Rounds, share, told_apart
+from napari_mri.models._click3d_rounds import Answer, Rounds, share, told_apart
 from napari_mri.models._click3d_zoom import Pyramid, carried, crop_grid
 from napari_mri.models._marks import Pointed
+from napari_mri.models.click3d import named, steadied
 from tests.scans import GRIDS, blob, dice, head
 
 torch = pytest.importorskip("torch")
@@ -26,11 +27,17 @@ def untrained(tmp_path, monkeypatch):
     """Weights before any training, where the answer is the geodesic one."""
     from safetensors.torch import save_file
 
+    from napari_mri.nets.anatomy import Anatomy
     from napari_mri.nets.click3d import Click3D
 
     torch.manual_seed(0)
     monkeypatch.setattr(weights, "SHIPPED", tmp_path)
-    save_file({k: v.half().contiguous() for k, v in Click3D().state_dict().items()}, tmp_path / "click3d.safetensors")
+    nothing = Anatomy()  # names all of it air
+    with torch.no_grad():
+        nothing.names.weight.zero_()
+        nothing.names.bias.zero_()[:8] = 30.0
+    for name, net in (("click3d", Click3D()), ("anatomy", nothing)):
+        save_file({k: v.half().contiguous() for k, v in net.state_dict().items()}, tmp_path / f"{name}.safetensors")
     return tmp_path
 
 
@@ -134,6 +141,48 @@ def test_a_box_begins_with_what_its_brightness_tells():
     assert dice(sharper > 0.5, truth) > dice(guess > 0.5, truth) + 0.1
     assert sharper[guess < 0.01].max() < 0.1
     assert np.array_equal(told_apart(guess, np.zeros_like(image)), guess)
+
+
+def test_where_the_map_leads_a_correction_stays_near_its_mark():
+    grid = Grid.plain((40, 40, 40), (2.0, 2.0, 2.0))
+    known = Answer(np.ones(grid.shape, np.float32), grid)
+    said = Answer(np.zeros(grid.shape, np.float32), grid)
+    place = np.asarray(grid.to_patient(np.array([[10.0, 20, 20]])))
+    found = steadied(known, said, place).found
+    assert found[10, 20, 20] < 0.01
+    assert found[12, 20, 20] < 0.5 < found[14, 20, 20]  # 6 mm is where it fades
+    assert found[30, 20, 20] > 0.999
+    assert np.array_equal(steadied(known, said, place[:0]).found, known.found)
+
+
+@here
+def test_without_the_map_of_anatomy_the_answer_is_the_networks_own():
+    from napari_mri import phantom
+
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    affine[:3, 3] = -96, -112, -100
+    scan, labels = phantom.head(Grid((96, 112, 100), affine))
+    value = int(np.unique(labels.data)[3])
+    spot = np.argwhere(labels.data == value)[0]
+    prompts = mri.Prompts((mri.Point(tuple(scan.grid.to_patient(spot))),))
+    with (
+        mri.open_session(scan, model="click3d", device="cpu") as session,
+        mri.open_session(scan, model="click3d", device="cpu", anatomy=False) as bare,
+    ):
+        assert session._inner.anatomy is not None
+        assert bare._inner.anatomy is None
+        assert session.answer(prompts).data.shape == bare.answer(prompts).data.shape == scan.grid.shape
+        sure, grid = session._inner.anatomy.names, session._inner.anatomy.grid
+        assert sure.shape[1:] == grid.shape
+        assert np.abs(sure.sum(axis=0, dtype=int) - 255).max() < 17  # rounding of 32 parts
+
+
+def test_a_map_that_does_not_fit_is_told(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"stem.conv.weight": torch.zeros(3)}, tmp_path / "anatomy.safetensors")
+    with pytest.raises(WeightsProblem, match="does not fit"):
+        named(tmp_path / "anatomy.safetensors", "cpu")
 
 
 def test_refused_are_damaged_weights_and_marks_outside(untrained):

@@ -13,7 +13,7 @@ from napari_mri.core.errors import BadOption
 from napari_mri.core.grid import Grid
 from napari_mri.core.history import Order
 from napari_mri.core.volume import Volume
-from napari_mri.engine import weights
+from napari_mri.engine import fit, weights
 from napari_mri.models import skullnet
 
 pytest.importorskip("torch")
@@ -166,7 +166,7 @@ def test_normalised_matches_the_training() -> None:
     rng = np.random.default_rng(0)
     data = (rng.random((40, 41, 42)) ** 4 * 900 + 13).astype(np.float32)
     theirs = degrade.normalise(torch.from_numpy(data)).numpy()
-    assert np.allclose(skullnet.normalised(data), theirs, atol=1e-4)
+    assert np.allclose(fit.unit_scaled(data), theirs, atol=1e-4)
 
 
 def test_real_scans_of_three_contrasts(data_dir) -> None:  # type: ignore[no-untyped-def]

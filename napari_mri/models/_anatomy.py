@@ -1,0 +1,145 @@
+"""What stands where in a head, at 2 mm, and what a click on it most likely means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_mri.core.grid import Grid
+from napari_mri.core.volume import Volume
+from napari_mri.engine import fit
+from napari_mri.models._marks import Pointed, voxel_box
+
+Array = NDArray[np.float32]
+
+STEP_MM = 2.0
+MULTIPLE = 16
+HEAD_ML = (500.0, 2600.0)
+"""What the brain of a head may hold; with less or more the picture is of something else."""
+MOST_ML = 30_000.0
+"""Fields of view beyond this show a body, and would take gigabytes."""
+LEAST_SURE = 0.4
+"""A click on less than this probability of any structure means nothing to the map."""
+LEAST_FIT = 0.35
+"""Share of a structure in a box (cubed), times how much of the box it reaches along the three axes, from which on it fits."""
+AIR, INNER, BRAIN = 0, range(1, 21), -1
+SHEETS = frozenset((2, 22, 23, 26, 29))
+"""Cortex, marrow, bone, skin, the tissue under it: too wide and thin for a crop around them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """Probabilities of every structure of `nets.anatomy.NAMES`, and of the right side, each in steps of 1/255.
+
+    Parameters
+    ----------
+    names : ndarray, (N, I, J, K) uint8
+    right : ndarray, (I, J, K) uint8
+    grid : Grid
+        Of 2 mm.
+    paired : frozenset of int
+        Structures that stand on both sides.
+    """
+
+    names: NDArray[np.uint8]
+    right: NDArray[np.uint8]
+    grid: Grid
+    paired: frozenset[int]
+
+    def meant(self, told: Pointed) -> tuple[int, Array] | None:
+        """Return the structure that is pointed at and how much each voxel (I, J, K) belongs to it; None if unsure."""
+        here = self._at(self.names, told.inside)
+        beside = self._at(self.names, told.outside) if len(told.outside) else np.zeros_like(here)
+        number = int((here - beside).argmax())
+        if number == AIR or here[number] < LEAST_SURE:
+            return None
+        side = 0
+        if number in self.paired:
+            side = 1 if self._at(self.right[None], told.inside)[0] > 0.5 else -1
+        return number, self._map(number, side, (slice(None),) * 3)
+
+    def filling(self, box: NDArray[np.float64]) -> tuple[int, Array] | None:
+        """Return the structure, or the whole brain, that fits a box (2, 3) patient mm, as `meant`; None if none does.
+
+        What fits lies within the box, and reaches its sides.
+        """
+        low, high = voxel_box(box, self.grid)
+        first = np.clip(np.rint(low).astype(int), 0, np.asarray(self.grid.shape) - 1)
+        last = np.clip(np.rint(high).astype(int), first, np.asarray(self.grid.shape) - 1) + 1
+        part = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
+        best: tuple[float, int, int] = (LEAST_FIT, BRAIN, 0)
+        for (number, side), total in self._totals.items():
+            held = self._map(number, side, part)
+            # Cubed: of two that lie in one another, the outer one sticks out of the inner one's box by a tenth or two.
+            share = (float(held.sum()) / max(total, 1e-6)) ** 3
+            if share <= best[0]:
+                continue
+            mask = held > 0.5
+            for axis in range(3):
+                there = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+                share *= (there[-1] - there[0] + 1) / mask.shape[axis] if there.size else 0.0
+            if share > best[0]:
+                best = share, number, side
+        if best[0] <= LEAST_FIT:
+            return None
+        return best[1], self._map(best[1], best[2], (slice(None),) * 3)
+
+    def _map(self, number: int, side: int, part: tuple[slice, ...]) -> Array:
+        """Return how much each voxel of a part belongs to a structure, 0 to 1; side 1 is right, -1 left, 0 either."""
+        if number == BRAIN:
+            return self.names[(slice(INNER.start, INNER.stop), *part)].sum(axis=0, dtype=np.float32) / np.float32(255)
+        found = self.names[number][part].astype(np.float32) / np.float32(255)
+        if side:
+            right = self.right[part].astype(np.float32) / np.float32(255)
+            found *= right if side > 0 else 1 - right
+        return found
+
+    @cached_property
+    def _totals(self) -> dict[tuple[int, int], float]:
+        """How many voxels each structure has, and the brain."""
+        every = (slice(None),) * 3
+        sides = {n: (1, -1) if n in self.paired else (0,) for n in (BRAIN, *range(1, len(self.names)))}
+        return {(n, side): float(self._map(n, side, every).sum()) for n, some in sides.items() for side in some}
+
+    def _at(self, maps: NDArray[np.uint8], places: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the mean of maps (N, I, J, K) at patient mm (P, 3): (N,), 0 to 1."""
+        top = np.asarray(self.grid.shape) - 1
+        spots = np.clip(np.rint(self.grid.to_voxels(places)).astype(int), 0, top)
+        values: NDArray[np.float64] = maps[:, spots[:, 0], spots[:, 1], spots[:, 2]].mean(axis=1) / 255.0
+        return values
+
+
+def anatomy_of(scan: Volume, ask: Callable[[Array], Array], paired: frozenset[int]) -> Anatomy | None:
+    """Name what stands where in a scan; None where it does not look like a head.
+
+    Parameters
+    ----------
+    scan : Volume, (I, J, K)
+        Storage order RAS.
+    ask : callable
+        The network: image (I, J, K), sides multiples of `MULTIPLE`, to logits (N + 1, I, J, K).
+    paired : frozenset of int
+        Structures that stand on both sides.
+    """
+    grid = scan.grid.respaced((STEP_MM,) * 3)
+    if np.prod(grid.shape) * STEP_MM**3 > MOST_ML * 1000:
+        return None
+    small = fit.unit_scaled(fit.resampled(scan.data, scan.grid, grid))
+    if not small.any():
+        return None
+    full = np.pad(small, [(0, -n % MULTIPLE) for n in small.shape])
+    logits = ask(full)[:, : small.shape[0], : small.shape[1], : small.shape[2]]
+    names = logits[:-1]
+    names = names - names.max(axis=0)
+    np.exp(names, out=names)
+    names /= names.sum(axis=0)
+    inner = float(names[INNER.start : INNER.stop].sum()) * STEP_MM**3 / 1000
+    if not HEAD_ML[0] <= inner <= HEAD_ML[1]:
+        return None
+    right = 1 / (1 + np.exp(-np.clip(logits[-1], -30, 30)))
+    names *= 255
+    return Anatomy(np.rint(names, out=names).astype(np.uint8), np.rint(right * 255).astype(np.uint8), grid, paired)
