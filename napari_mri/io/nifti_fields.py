@@ -76,7 +76,7 @@ def set_qform(header: NDArray[Any], affine: NDArray[np.float64]) -> None:
     left, _, right = np.linalg.svd(turn)
     header["pixdim"][0] = -1.0 if mirrored else 1.0
     header["pixdim"][1:4] = steps
-    for axis, part in zip("bcd", _quaternion(left @ right)[1:], strict=True):
+    for axis, part in zip("bcd", _stored(_quaternion(left @ right), header["quatern_b"].dtype), strict=True):
         header[f"quatern_{axis}"] = part
     for axis, value in zip("xyz", affine[:3, 3], strict=True):
         header[f"qoffset_{axis}"] = value
@@ -95,6 +95,18 @@ def _quaternion(turn: NDArray[np.float64]) -> NDArray[np.float64]:
     form[1:, 0] = form[0, 1:]
     longest = np.linalg.eigh(form)[1][:, -1]
     return np.asarray(-longest if longest[0] < 0 else longest)
+
+
+def _stored(turn: NDArray[np.float64], kind: np.dtype[Any]) -> NDArray[Any]:
+    """Return the last three parts of a unit quaternion in the precision of the file, never longer than one together.
+
+    Readers refuse a quaternion that rounding made longer, which happens at half a turn.
+    """
+    parts = turn[1:].astype(kind)
+    longest = int(np.abs(parts).argmax())
+    while float(1.0 - np.dot(parts, parts)) < 0:
+        parts[longest] = np.nextafter(parts[longest], kind.type(0))
+    return parts
 
 
 def best_affine(header: Any) -> NDArray[np.float64]:

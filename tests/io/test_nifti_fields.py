@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti1 import header_dtype as first
@@ -62,6 +62,7 @@ def test_affines_are_nibabels(kind, record):
     mirrored=st.booleans(),
     shear=st.floats(-0.4, 0.4),
 )
+@example([0.0, 0.125, 1.0, 0.8511458354466925], [1.25, 1.0, 3.5], [0.0, 0.0, 0.0], False, 0.0)
 def test_a_qform_is_written_as_nibabel_writes_it(kind, record, turn, steps, offset, mirrored, shear):
     affine = np.eye(4)
     affine[:3, :3] = quat2mat(turn) @ np.diag(steps) @ np.array([[1, shear, 0], [0, 1, 0], [0, 0, -1 if mirrored else 1]])
@@ -79,4 +80,9 @@ def test_a_qform_is_written_as_nibabel_writes_it(kind, record, turn, steps, offs
         if not field.startswith("quatern"):
             np.testing.assert_array_equal(np.asarray(back[field]), np.asarray(theirs[field]), err_msg=field)
     # Half a turn has two quaternions of opposite sign: what they mean is compared.
-    np.testing.assert_allclose(back.get_qform(), theirs.get_qform(), atol=2e-3 if record is FIRST else 1e-6)
+    try:
+        want = theirs.get_qform()
+    except ValueError:  # nibabel cannot read what it wrote itself: rounding made its quaternion longer than one
+        back.get_qform()
+        return
+    np.testing.assert_allclose(back.get_qform(), want, atol=2e-3 if record is FIRST else 1e-6)
