@@ -7,13 +7,13 @@ structure and side. A click is then first taken for the structure it lies in.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from napari_mri.engine.device import half_is_quick
 from napari_mri.nets.anatomy import NAMES, PAIRED, Anatomy
@@ -21,7 +21,7 @@ from napari_mri.nets.unet import fold
 from training.learner import Learner, write_weights
 from training.paths import CACHE, DATA
 from training.synth import Head, Recipe, draw_grid, load_heads, make_sample
-from training.train_skullstrip import HELD_OUT, recipe_at
+from training.train_skullstrip import HELD_OUT, Stream
 
 UNKNOWN = -100
 """A voxel that nothing is asked about."""
@@ -47,31 +47,6 @@ def tables(head: Head) -> tuple[torch.Tensor, torch.Tensor]:
         if int(kinds[number]) in PAIRED:
             sides[number] = int(number > SAME)
     return kinds, sides
-
-
-class Stream(IterableDataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
-    """Endless batches of synthetic heads and their anatomy; each follows from the seed and its number."""
-
-    def __init__(self, heads: list[Head], seed: int, first: int, batch: int) -> None:
-        self.heads, self.seed, self.first, self.batch = heads, seed, first, batch
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Yield images (B, 1, I, J, K), kinds (B, I, J, K) and sides (B, I, J, K), both int8 (-100: not asked)."""
-        if torch.utils.data.get_worker_info() is not None:
-            torch.set_num_threads(1)
-        number = self.first
-        while True:
-            gen = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-            recipe = recipe_at(1.0, number)
-            grid = draw_grid(recipe, gen)
-            parts = []
-            for _ in range(self.batch):
-                head = self.heads[int(torch.randint(len(self.heads), (), generator=gen))]
-                seed = int(torch.randint(2**31, (), generator=gen))
-                parts.append(asked(head, recipe, seed, grid))
-            images, kinds, sides = zip(*parts, strict=True)
-            yield torch.stack(images), torch.stack(kinds), torch.stack(sides)
-            number += 1
 
 
 def asked(head: Head, recipe: Recipe, seed: int, grid: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -162,7 +137,7 @@ def main(argv: list[str] | None = None) -> None:
     nets[1].load_state_dict(nets[0].state_dict())
     run: Learner[Anatomy] = Learner(nets[0], nets[1], args.cache / args.run / "last.pt", args.rate, memory=0.998)
     run.resume()
-    stream = Stream(train, args.seed, run.step, args.batch)
+    stream = Stream(train, asked, args.seed, run.step, args.batch, SimpleNamespace(value=1.0))
     loader = iter(DataLoader(stream, batch_size=None, **({} if cuda else {"num_workers": 1, "prefetch_factor": 4})))
     half = half_is_quick(args.device)
     losses: list[float] = []

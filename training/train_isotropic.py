@@ -48,7 +48,6 @@ RIM = 4
 """Fine voxels at the border of a piece that do not count: the network does not see beyond it."""
 
 
-
 @dataclass(frozen=True)
 class Schedule:
     """How long, how much at once, and how large a network (see `HalvingNet`)."""

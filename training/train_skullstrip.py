@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -43,14 +43,30 @@ def recipe_at(progress: float, number: int) -> Recipe:
     return replace(Recipe(), spacing=spacing)
 
 
-class Stream(IterableDataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
-    """Endless batches of synthetic pairs; the heads and faults of each follow from the seed and its number."""
+Pair = tuple[torch.Tensor, ...]
 
-    def __init__(self, heads: list[Head], seed: int, first: int, batch: int, clock: Any) -> None:
-        self.heads, self.seed, self.first, self.batch, self.clock = heads, seed, first, batch, clock
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Yield images (B, 1, I, J, K), targets in voxels (B, 2, I, J, K) and what was seen (B, 1, I, J, K)."""
+class Stream(IterableDataset[Pair]):
+    """Endless batches of synthetic heads; the heads and faults of each follow from the seed and its number.
+
+    Parameters
+    ----------
+    heads : list of Head
+    make : callable
+        Gives the tensors of one example, from a head, a recipe, a seed and a grid; those of a batch are stacked.
+    seed, first, batch : int
+        `first` is the number of the batch to begin with.
+    clock : object
+        Its `value` tells how far the training is, 0 to 1.
+    """
+
+    def __init__(
+        self, heads: list[Head], make: Callable[..., Pair], seed: int, first: int, batch: int, clock: Any
+    ) -> None:
+        self.heads, self.make, self.seed, self.first, self.batch, self.clock = heads, make, seed, first, batch, clock
+
+    def __iter__(self) -> Iterator[Pair]:
+        """Yield one batch after the other."""
         if torch.utils.data.get_worker_info() is not None:
             torch.set_num_threads(1)
         number = self.first
@@ -62,12 +78,16 @@ class Stream(IterableDataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
             for _ in range(self.batch):
                 head = self.heads[int(torch.randint(len(self.heads), (), generator=gen))]
                 seed = int(torch.randint(2**31, (), generator=gen))
-                sample = make_sample(head, recipe, seed, grid=grid)
-                target = (sample.distance / grid[1]).clamp(-REACH, REACH)
-                parts.append((sample.image[None], target, sample.seen[None]))
-            images, targets, seens = zip(*parts, strict=True)
-            yield torch.stack(images), torch.stack(targets), torch.stack(seens)
+                parts.append(self.make(head, recipe, seed, grid))
+            yield tuple(torch.stack(part) for part in zip(*parts, strict=True))
             number += 1
+
+
+def asked(head: Head, recipe: Recipe, seed: int, grid: tuple[tuple[int, int, int], float]) -> Pair:
+    """Return an image (1, I, J, K), the target in voxels (2, I, J, K) and what was seen (1, I, J, K)."""
+    sample = make_sample(head, recipe, seed, grid=grid)
+    target = (sample.distance / grid[1]).clamp(-REACH, REACH)
+    return sample.image[None], target, sample.seen[None]
 
 
 def loss_of(answer: torch.Tensor, target: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
@@ -189,7 +209,7 @@ def main(argv: list[str] | None = None) -> None:
         step, spent = state["step"], state["spent"]
     half = half_is_quick(args.device)
     clock = mp.Value("d", 0.0)
-    stream = Stream(train, args.seed, step, args.batch, clock)
+    stream = Stream(train, asked, args.seed, step, args.batch, clock)
     workers = {"num_workers": 0} if cuda else {"num_workers": 1, "prefetch_factor": 4}
     loader = iter(DataLoader(stream, batch_size=None, **workers))
     if args.stop:

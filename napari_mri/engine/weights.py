@@ -148,9 +148,13 @@ def load_arrays(path: Path) -> dict[str, Any]:
         from safetensors.numpy import load_file
     except ImportError as error:
         raise MissingExtra("Learned models need safetensors.", hint="pip install safetensors") from error
+    return _sound(path, load_file, SafetensorError)
+
+
+def _sound(path: Path, load_file: Callable[[Path], dict[str, Any]], broken: type[Exception]) -> dict[str, Any]:
     try:
         return dict(load_file(path))
-    except (SafetensorError, OSError) as error:
+    except (broken, OSError) as error:
         raise WeightsProblem(f"{path.name} is no sound safetensors file: {error}.") from error
 
 
@@ -177,10 +181,7 @@ def load(path: Path) -> dict[str, Any]:
             f"Learned models need {error.name}.", hint="pip install 'napari-mri-workbench[models]'"
         ) from error
     if path.suffix == ".safetensors":
-        try:
-            return dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise WeightsProblem(f"{path.name} is no sound safetensors file: {error}.") from error
+        return _sound(path, load_file, SafetensorError)
     import pickle
 
     try:

@@ -132,8 +132,11 @@ class Clicking(Session):
         """Return the structure that is pointed at or boxed, if the map is sure of one; and whether the map is to lead."""
         if self.anatomy is None or told.mask is not None or len(told.boxes) > 1:
             return False, None
-        boxed = len(told.boxes) == 1 and not len(told.inside)
-        known = self.anatomy.filling(told.boxes[0]) if boxed else None if len(told.boxes) else self.anatomy.meant(told)
+        known = None
+        if not len(told.boxes):
+            known = self.anatomy.meant(told)
+        elif not len(told.inside):
+            known = self.anatomy.filling(told.boxes[0])
         if known is None:
             return False, None
         number, found = known
@@ -148,7 +151,8 @@ class Clicking(Session):
         return number in SHEETS, Answer(soft, look)
 
     def close(self) -> None:
-        """Let go of the copies of the scan."""
+        """Let go of the copies of the scan, and of what was named in it."""
+        self.anatomy = None
         self.pyramid.levels.clear()
         self._states.clear()
 
