@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Volume
 from napari_mri.engine import fit
-from napari_mri.models._marks import Pointed, voxel_box
+from napari_mri.models._marks import Places, Pointed, voxel_box
 
 Array = NDArray[np.float32]
+Meaning = tuple[int, int]
+"""A structure (`BRAIN`: the whole brain), and its side: 1 right, -1 left, 0 either or both."""
 
 STEP_MM = 2.0
 MULTIPLE = 16
@@ -27,6 +29,14 @@ LEAST_SURE = 0.4
 LEAST_FIT = 0.35
 """Share of a structure in a box (cubed), times how much of the box it reaches along the three axes, from which on it fits."""
 AIR, INNER, BRAIN = 0, range(1, 21), -1
+SPREAD = frozenset((1, 2))
+"""White matter and cortex: both sides of them are as good as the brain."""
+ASIDE = 0.03
+"""A new mark on less than this probability of what was meant so far says that more is meant."""
+APART_MM = 20.0
+"""If it lies at least this far from the marks before: nearer by, the map may be wrong about an edge."""
+DEEP, SHALLOW = 0.8, 0.6
+"""Who clicks this deep in the brain (1 = the deepest), and nearer to the border of the structure there than this, means the brain."""
 SHEETS = frozenset((2, 22, 23, 26, 29))
 """Cortex, marrow, bone, skin, the tissue under it: too wide and thin for a crop around them."""
 
@@ -50,20 +60,50 @@ class Anatomy:
     grid: Grid
     paired: frozenset[int]
 
-    def meant(self, told: Pointed) -> tuple[int, Array] | None:
-        """Return the structure that is pointed at and how much each voxel (I, J, K) belongs to it; None if unsure."""
+    def meant(self, told: Pointed) -> Meaning | None:
+        """Return what is pointed at; None if unsure.
+
+        That is the structure there, or the brain if the place is the middle of the brain and not of the structure.
+        """
         here = self._at(self.names, told.inside)
         beside = self._at(self.names, told.outside) if len(told.outside) else np.zeros_like(here)
         number = int((here - beside).argmax())
+        if self._inner(told.inside).min() > 0.5 and self._mid_brain(number, told.inside):
+            return BRAIN, 0
         if number == AIR or here[number] < LEAST_SURE:
             return None
-        side = 0
-        if number in self.paired:
-            side = 1 if self._at(self.right[None], told.inside)[0] > 0.5 else -1
-        return number, self._map(number, side, (slice(None),) * 3)
+        return number, self._side(number, told.inside)
 
-    def filling(self, box: NDArray[np.float64]) -> tuple[int, Array] | None:
-        """Return the structure, or the whole brain, that fits a box (2, 3) patient mm, as `meant`; None if none does.
+    def more(self, meaning: Meaning | None, before: Places, new: Places) -> Meaning | None:
+        """Return what is meant after marks (N, 3) patient mm on another structure of the brain; None if nothing new is.
+
+        Both sides of a structure, if it was pointed at on both; else the whole brain.
+        """
+        if meaning is not None and meaning[0] == BRAIN:
+            return None
+        if min(self._inner(before).min(), self._inner(new).min()) < 0.5:
+            return None
+        if np.linalg.norm(before[:, None] - new, axis=-1).min() < APART_MM:
+            return None
+        if meaning is None:
+            number = int(self._at(self.names, before).argmax())
+            meaning = number, self._side(number, before)
+        number, side = meaning
+        there = self._at(self.names, new)
+        right = self._at(self.right[None], new)[0]
+        chance = float(there[number]) * (right if side > 0 else 1 - right if side < 0 else 1.0)
+        if chance > ASIDE:
+            return None
+        if int(there.argmax()) == number and number not in SPREAD:
+            return number, 0
+        return BRAIN, 0
+
+    def shown(self, meaning: Meaning) -> Array:
+        """Return how much each voxel (I, J, K) belongs to what is meant, 0 to 1."""
+        return self._map(*meaning, (slice(None),) * 3)
+
+    def filling(self, box: NDArray[np.float64]) -> Meaning | None:
+        """Return the structure, or the whole brain, that fits a box (2, 3) patient mm; None if none does.
 
         What fits lies within the box, and reaches its sides.
         """
@@ -71,7 +111,7 @@ class Anatomy:
         first = np.clip(np.rint(low).astype(int), 0, np.asarray(self.grid.shape) - 1)
         last = np.clip(np.rint(high).astype(int), first, np.asarray(self.grid.shape) - 1) + 1
         part = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
-        best: tuple[float, int, int] = (LEAST_FIT, BRAIN, 0)
+        best: tuple[float, Meaning] = (LEAST_FIT, (BRAIN, 0))
         for (number, side), total in self._totals.items():
             held = self._map(number, side, part)
             # Cubed: of two that lie in one another, the outer one sticks out of the inner one's box by a tenth or two.
@@ -83,10 +123,37 @@ class Anatomy:
                 there = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
                 share *= (there[-1] - there[0] + 1) / mask.shape[axis] if there.size else 0.0
             if share > best[0]:
-                best = share, number, side
-        if best[0] <= LEAST_FIT:
-            return None
-        return best[1], self._map(best[1], best[2], (slice(None),) * 3)
+                best = share, (number, side)
+        return best[1] if best[0] > LEAST_FIT else None
+
+    def _mid_brain(self, number: int, places: Places) -> bool:
+        """Whether places are in the middle of the brain and not in that of a structure."""
+        from scipy.ndimage import distance_transform_edt
+
+        top = np.asarray(self.grid.shape) - 1
+        at = tuple(np.clip(np.rint(self.grid.to_voxels(places)).astype(int), 0, top).T)
+        if float(self._depth[at].min()) < DEEP:
+            return False
+        own = distance_transform_edt(self._map(number, self._side(number, places), (slice(None),) * 3) > 0.5)
+        return bool(float(own[at].min()) < SHALLOW * float(own.max()))
+
+    @cached_property
+    def _depth(self) -> Array:
+        """How deep each voxel lies in the brain: 1 is the deepest."""
+        from scipy.ndimage import binary_fill_holes, distance_transform_edt
+
+        depth = distance_transform_edt(binary_fill_holes(self.shown((BRAIN, 0)) > 0.5))
+        return np.asarray(depth / max(float(depth.max()), 1e-6), dtype=np.float32)
+
+    def _inner(self, places: Places) -> NDArray[np.float64]:
+        """How much places (P, 3) belong to the brain, (P,) 0 to 1."""
+        return np.array([float(self._at(self.names[INNER.start : INNER.stop], p[None]).sum()) for p in places])
+
+    def _side(self, number: int, places: Places) -> int:
+        """On which side of a structure places lie: 1 right, -1 left, 0 if there is only one of it."""
+        if number not in self.paired:
+            return 0
+        return 1 if self._at(self.right[None], places)[0] > 0.5 else -1
 
     def _map(self, number: int, side: int, part: tuple[slice, ...]) -> Array:
         """Return how much each voxel of a part belongs to a structure, 0 to 1; side 1 is right, -1 left, 0 either."""
@@ -99,7 +166,7 @@ class Anatomy:
         return found
 
     @cached_property
-    def _totals(self) -> dict[tuple[int, int], float]:
+    def _totals(self) -> dict[Meaning, float]:
         """How many voxels each structure has, and the brain."""
         every = (slice(None),) * 3
         sides = {n: (1, -1) if n in self.paired else (0,) for n in (BRAIN, *range(1, len(self.names)))}

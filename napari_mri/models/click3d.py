@@ -17,7 +17,7 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.model import SEGMENT, Card, Model, Runtime, Session, Wants, Weights, knob
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Mask, Point, Prompts, Scribble
 from napari_mri.core.volume import Labels, Volume
-from napari_mri.models._anatomy import SHEETS, Anatomy, anatomy_of
+from napari_mri.models._anatomy import SHEETS, Anatomy, Meaning, anatomy_of
 from napari_mri.models._click3d_rounds import Answer, Rounds, extent, touched
 from napari_mri.models._click3d_zoom import Pyramid, carried
 from napari_mri.models._marks import Pointed, sorted_out, voxel_box
@@ -65,16 +65,16 @@ class Params:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """An answer: probabilities in a crop, packed small; and whether the map of anatomy leads (see `steadied`)."""
+    """An answer: probabilities in a crop, packed small; and what it was taken for, if the map of anatomy tells."""
 
     grid: Grid
     packed: bytes
-    led: bool = False
+    meaning: Meaning | None = None
 
     @classmethod
-    def of(cls, probability: Array, grid: Grid, led: bool = False) -> State:
+    def of(cls, probability: Array, grid: Grid, meaning: Meaning | None = None) -> State:
         """Pack probabilities in steps of 1/255; the session goes on with exactly what was packed."""
-        return cls(grid, zlib.compress(np.rint(probability * 255).astype(np.uint8).tobytes(), 1), led)
+        return cls(grid, zlib.compress(np.rint(probability * 255).astype(np.uint8).tobytes(), 1), meaning)
 
     def probability(self) -> Array:
         """Return (I, J, K) float32, 0 to 1."""
@@ -128,27 +128,29 @@ class Clicking(Session):
         self.rt.report(0.6, "looking for anatomy")
         return anatomy_of(self.scan, net, PAIRED)
 
-    def _meant(self, told: Pointed) -> tuple[bool, Answer | None]:
-        """Return the structure that is pointed at or boxed, if the map is sure of one; and whether the map is to lead."""
+    def _meant(self, prompts: Prompts, told: Pointed, before: State | None) -> Meaning | None:
+        """Return what the newest mark lets us take the object for, if that is new and the map is sure of it."""
         if self.anatomy is None or told.mask is not None or len(told.boxes) > 1:
-            return False, None
-        known = None
-        if not len(told.boxes):
-            known = self.anatomy.meant(told)
-        elif not len(told.inside):
-            known = self.anatomy.filling(told.boxes[0])
-        if known is None:
-            return False, None
-        number, found = known
-        grid = self.anatomy.grid
+            return None
+        if len(told.boxes):
+            return self.anatomy.filling(told.boxes[0]) if before is None and not len(told.inside) else None
+        if before is None:
+            return self.anatomy.meant(told)
+        new = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid).inside
+        if not len(new):
+            return None
+        return self.anatomy.more(before.meaning, sorted_out(Prompts(prompts.marks[:-1]), self.scan.grid).inside, new)
+
+    def _shown(self, anatomy: Anatomy, meaning: Meaning, told: Pointed) -> Answer | None:
+        """Return what the map has for a meaning, in a crop around it; None if that is nothing."""
+        found, grid = anatomy.shown(meaning), anatomy.grid
         kept = touched(found > 0.5, grid, told)
         span = extent(kept)
         if span is None:
-            return False, None
+            return None
         ends = self.scan.grid.to_voxels(grid.to_patient(np.array([span[0] - 0.5, span[1] + 0.5])))
         look = self._rounds.around(ends.min(axis=0), ends.max(axis=0), told)
-        soft = carried(np.where(kept | (found <= 0.5), found, np.float32(0)), grid, look)
-        return number in SHEETS, Answer(soft, look)
+        return Answer(carried(np.where(kept | (found <= 0.5), found, np.float32(0)), grid, look), look)
 
     def close(self) -> None:
         """Let go of the copies of the scan, and of what was named in it."""
@@ -159,7 +161,12 @@ class Clicking(Session):
     def _round(self, prompts: Prompts, before: State | None) -> State:
         """Answer one more mark, given the answer so far."""
         told = sorted_out(prompts, self.scan.grid, room=1.5)
-        led, known = self._meant(told) if before is None else (before.led, Answer(before.probability(), before.grid))
+        known = None if before is None else Answer(before.probability(), before.grid)
+        meaning = None if before is None else before.meaning
+        new = self._meant(prompts, told, before)
+        shown = None if new is None or self.anatomy is None else self._shown(self.anatomy, new, told)
+        if shown is not None:
+            meaning, known = new, shown
         asking = self._rounds.play(told, known)
         ask = next(asking)
         while True:
@@ -168,11 +175,11 @@ class Clicking(Session):
             except StopIteration as done:
                 answer: Answer = done.value
                 break
-        if led and known is not None:
+        if meaning is not None and meaning[0] in SHEETS and known is not None:
             newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
-            corrected = np.concatenate([newest.inside, newest.outside]) if before is not None else newest.inside[:0]
+            corrected = np.concatenate([newest.inside, newest.outside]) if shown is None else newest.inside[:0]
             answer = steadied(known, answer, corrected)
-        return State.of(answer.found, answer.look, led)
+        return State.of(answer.found, answer.look, meaning)
 
     def _asked(self, crop: Grid, told: Pointed, before: Array | None) -> Array:
         """Run the network on a crop and on its mirror image; returns the mean probabilities (I, J, K)."""

@@ -33,8 +33,9 @@ def two_sides(share=1.0):
 def test_a_click_means_the_structure_on_its_side():
     known = two_sides()
     for spot, there in (((8, 12, 8), slice(5, 15)), ((30, 12, 8), slice(25, 35)), ((20, 12, 8), slice(15, 25))):
-        number, found = known.meant(pointed([spot]))
-        assert number == (3 if spot[0] == 20 else 7)
+        meaning = known.meant(pointed([spot]))
+        found = known.shown(meaning)
+        assert meaning[0] == (3 if spot[0] == 20 else 7)
         want = np.zeros(GRID.shape, bool)
         want[there, 10:20, 5:15] = True
         assert np.array_equal(found > 0.5, want)
@@ -48,10 +49,11 @@ def test_a_box_means_what_fills_it():
 
     left, right, both = box((4.5, 9.5, 4.5), (14.5, 19.5, 14.5)), box((24, 9, 4), (35, 20, 15)), box((4, 9, 4), (35, 20, 15))
     for given, number, there in ((left, 7, slice(5, 15)), (right, 7, slice(25, 35)), (both, BRAIN, slice(5, 35))):
-        meant, found = known.filling(given)
+        meaning = known.filling(given)
+        found = known.shown(meaning)
         want = np.zeros(GRID.shape, bool)
         want[there, 10:20, 5:15] = True
-        assert meant == number
+        assert meaning[0] == number
         assert np.array_equal(found > 0.5, want)
     assert known.filling(box((0, 0, 0), (4, 5, 4))) is None  # air
     assert known.filling(box((5, 10, 5), (9, 19, 14))) is None  # half of it
@@ -68,10 +70,59 @@ def test_what_is_marked_as_outside_is_not_meant():
     # A scribble through two structures, one of which is then said not to be the object.
     line = [(12, 12, 8), (13, 12, 8), (16, 12, 8), (17, 12, 8), (18, 12, 8)]
     both = two_sides()
-    assert both.meant(pointed(line))[1][20, 15, 8] > 0.5
-    turned = both.meant(pointed(line[:2] + line[:1], outside=[(17, 12, 8)]))[1]
+    assert both.shown(both.meant(pointed(line)))[20, 15, 8] > 0.5
+    turned = both.shown(both.meant(pointed(line[:2] + line[:1], outside=[(17, 12, 8)])))
     assert turned[12, 15, 8] > 0.5
     assert turned[20, 15, 8] < 0.5
+
+
+def test_the_middle_of_the_brain_that_is_not_the_middle_of_a_structure_means_the_brain():
+    names = np.zeros((8, *GRID.shape), np.uint8)
+    names[1, 5:35, 5:25, 2:18] = 255
+    names[1, 19:22] = 0
+    names[3, 19:22, 5:25, 2:18] = 255
+    names[0] = 255 - names.max(axis=0)
+    known = Anatomy(names, np.zeros(GRID.shape, np.uint8), GRID, frozenset())
+    assert known.meant(pointed([(18, 15, 9)])) == (BRAIN, 0)  # the edge of 1, the depth of the brain
+    assert known.meant(pointed([(20, 15, 9)])) == (3, 0)  # its own middle, too
+    assert known.meant(pointed([(11, 15, 9)]))[0] == 1
+    assert known.meant(pointed([(18, 7, 4)]))[0] == 1  # an edge near the surface
+
+
+def test_a_second_mark_on_something_else_means_more():
+    known = two_sides()
+    left, right, between = ([GRID.to_patient(np.array(p, float))] for p in ((7, 12, 8), (32, 12, 8), (20, 12, 8)))
+    left, right, between = (np.asarray(p) for p in (left, right, between))
+    side = (7, -1)
+    assert known.more(side, left, right) == (7, 0)
+    assert known.shown((7, 0))[[8, 30], 12, 8].min() == 1
+    assert known.more(side, left, between) == (BRAIN, 0)
+    assert known.more((7, 0), np.concatenate([left, right]), between) == (BRAIN, 0)
+    assert known.more(None, left, between) == (BRAIN, 0)
+    # The same structure, too near, in air, or all of the brain already: nothing new.
+    assert known.more((3, 0), between, between + 21.0) is None
+    assert known.more(side, left, np.asarray([GRID.to_patient(np.array([14.0, 18, 13]))])) is None
+    assert known.more(side, np.asarray([GRID.to_patient(np.array([14.0, 12, 8]))]), between) is None
+    assert known.more(side, left, np.asarray([GRID.to_patient(np.array([38.0, 12, 8]))])) is None
+    assert known.more((BRAIN, 0), left, between) is None
+
+
+def test_an_edge_that_the_map_may_have_wrong_means_nothing_new():
+    known = two_sides()
+    known.names[7, 15:25] = 20  # a twelfth
+    known.names[3, 15:25] = 200
+    left, between = (np.asarray([GRID.to_patient(np.array(p, float))]) for p in ((7, 12, 8), (20, 12, 8)))
+    assert known.more((7, 0), left, between) is None
+
+
+def test_sides_of_white_matter_and_cortex_mean_the_brain():
+    names = np.zeros((8, *GRID.shape), np.uint8)
+    names[2, 5:35, 10:20, 5:15] = 255
+    right = np.zeros(GRID.shape, np.uint8)
+    right[20:] = 255
+    known = Anatomy(names, right, GRID, frozenset((2,)))
+    left, other = (np.asarray([GRID.to_patient(np.array(p, float))]) for p in ((7, 12, 8), (32, 12, 8)))
+    assert known.more((2, -1), left, other) == (BRAIN, 0)
 
 
 @pytest.mark.parametrize(("inner", "is_head"), [(0.0, False), (0.5, True), (1.0, False)])
