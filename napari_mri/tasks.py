@@ -313,7 +313,7 @@ class ScanSession(Session):
         self.rt.warnings.clear()
         self._inner.bounds = prompts.of(Slab)
         answer = self._inner.answer(prompts.pointing())
-        self.score = self._inner.score
+        self.score, self.taken_for = self._inner.score, self._inner.taken_for
         home = _born_from(self.scan, answer.reordered(self._order_back, self._flips_back), self.model)
         assert isinstance(home, Labels)
         home = _within(home, prompts.of(Slab))
@@ -322,6 +322,8 @@ class ScanSession(Session):
         # The scan does not change while the session is open: its fingerprint is taken once, not at every click.
         self._seen = self._seen or self.scan.fingerprint()
         facts = {"prompts": prompts.to_json(), "input": self._seen}
+        if self.taken_for:
+            facts["taken for"] = self.taken_for
         return home.after(_step(self.model, self._params, self.scan, self.rt, seconds, **facts))
 
     def close(self) -> None:

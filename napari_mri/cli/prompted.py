@@ -84,6 +84,8 @@ def _segment(source: str, target: str, model: str, device: str, series: str | No
         scan = read(source, series)
         with tasks.open_session(Order("segment", model, params), scan, rt) as session:
             labels = session.answer(Prompts(tuple(marks)))
+        if session.taken_for:
+            click.echo(f"Taken for: {session.taken_for}", err=True)
         warn(tuple(rt.warnings))
         write(labels, target)
 

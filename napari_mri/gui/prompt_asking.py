@@ -45,10 +45,11 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What came back: the mask, the model's own estimate, what it warned of, and how long it took."""
+    """What came back: the mask, the model's own estimate, what it took the marks for, its warnings, and how long it took."""
 
     labels: Labels
     score: float | None
+    taken_for: str
     warnings: tuple[str, ...]
     seconds: float
 
@@ -114,7 +115,7 @@ class Asker(QObject):
             # Kept before the first answer: a click that replaces this one must not open the model again.
             self._kept = (question.opens, session)
         labels = session.answer(question.prompts)
-        return Answer(labels, session.score, tuple(session.rt.warnings), time.monotonic() - began)
+        return Answer(labels, session.score, session.taken_for, tuple(session.rt.warnings), time.monotonic() - began)
 
     def _on_done(self, answer: Answer) -> None:
         if not self._go_on():

@@ -106,7 +106,8 @@ class PromptPanel(QWidget):
         for name, title in OTHERS.items():
             self.rule.addItem(title, name)
         self.rule.currentIndexChanged.connect(lambda _: self.inside.setEnabled(self.rule.currentData() == "inside"))
-        self.hint.setWordWrap(True)
+        for line in (self.hint, self.score):
+            line.setWordWrap(True)
         self.hint.setMinimumHeight(2 * self.hint.fontMetrics().lineSpacing())
         self.progress.setRange(0, 1000)
         self.progress.setVisible(False)

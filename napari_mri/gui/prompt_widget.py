@@ -251,7 +251,8 @@ class PromptWidget(PromptPanel):
         self.message.show_warnings(answer.warnings)
         sure = f" · model's own estimate {answer.score:.2f}" if answer.score is not None else ""
         self._show(answer.labels)
-        self.score.setText(f"{answer.labels.volume_ml():.2f} ml{sure} · {answer.seconds:.2f} s")
+        taken = f" · taken for {answer.taken_for}" if answer.taken_for else ""
+        self.score.setText(f"{answer.labels.volume_ml():.2f} ml{taken}{sure} · {answer.seconds:.2f} s")
         self._refresh()
         self.answered.emit()
 

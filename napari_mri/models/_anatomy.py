@@ -53,12 +53,15 @@ class Anatomy:
         Of 2 mm.
     paired : frozenset of int
         Structures that stand on both sides.
+    titles : tuple of str
+        What they are called.
     """
 
     names: NDArray[np.uint8]
     right: NDArray[np.uint8]
     grid: Grid
     paired: frozenset[int]
+    titles: tuple[str, ...] = ()
 
     def meant(self, told: Pointed) -> Meaning | None:
         """Return what is pointed at; None if unsure.
@@ -101,6 +104,16 @@ class Anatomy:
     def shown(self, meaning: Meaning) -> Array:
         """Return how much each voxel (I, J, K) belongs to what is meant, 0 to 1."""
         return self._map(*meaning, (slice(None),) * 3)
+
+    def says(self, meaning: Meaning) -> str:
+        """Return what is meant in words."""
+        number, side = meaning
+        if number == BRAIN:
+            return {0: "brain", 1: "right half of the brain", -1: "left half of the brain"}[side]
+        title = self.titles[number] if number < len(self.titles) else f"structure {number}"
+        if number not in self.paired:
+            return title
+        return f"{title}, {({0: 'both sides', 1: 'right', -1: 'left'})[side]}"
 
     def filling(self, box: NDArray[np.float64]) -> Meaning | None:
         """Return the structure, or the whole brain, that fits a box (2, 3) patient mm; None if none does.
@@ -180,7 +193,9 @@ class Anatomy:
         return values
 
 
-def anatomy_of(scan: Volume, ask: Callable[[Array], Array], paired: frozenset[int]) -> Anatomy | None:
+def anatomy_of(
+    scan: Volume, ask: Callable[[Array], Array], paired: frozenset[int], titles: tuple[str, ...] = ()
+) -> Anatomy | None:
     """Name what stands where in a scan; None where it does not look like a head.
 
     Parameters
@@ -191,6 +206,8 @@ def anatomy_of(scan: Volume, ask: Callable[[Array], Array], paired: frozenset[in
         The network: image (I, J, K), sides multiples of `MULTIPLE`, to logits (N + 1, I, J, K).
     paired : frozenset of int
         Structures that stand on both sides.
+    titles : tuple of str
+        What they are called.
     """
     grid = scan.grid.respaced((STEP_MM,) * 3)
     if np.prod(grid.shape) * STEP_MM**3 > MOST_ML * 1000:
@@ -209,4 +226,5 @@ def anatomy_of(scan: Volume, ask: Callable[[Array], Array], paired: frozenset[in
         return None
     right = 1 / (1 + np.exp(-np.clip(logits[-1], -30, 30)))
     names *= 255
-    return Anatomy(np.rint(names, out=names).astype(np.uint8), np.rint(right * 255).astype(np.uint8), grid, paired)
+    shares = [np.rint(part).astype(np.uint8) for part in (names, right * 255)]
+    return Anatomy(shares[0], shares[1], grid, paired, titles)

@@ -117,16 +117,17 @@ class Clicking(Session):
         assert state is not None, "tasks refuses prompts without a positive mark"
         sure = state.probability()
         self.score = float(sure[sure > 0.5].mean()) if (sure > 0.5).any() else 0.0
+        self.taken_for = self.anatomy.says(state.meaning) if self.anatomy and state.meaning else ""
         return self._home(state, sorted_out(prompts, self.scan.grid))
 
     def _named(self) -> Anatomy | None:
         """Name what stands where, if the scan looks like a head."""
-        from napari_mri.nets.anatomy import PAIRED
+        from napari_mri.nets.anatomy import NAMES, PAIRED
 
         path = self.rt.weights(ANATOMY)
         net = self.rt.keep(f"anatomy {path}", lambda: named(path, self.rt.device))
         self.rt.report(0.6, "looking for anatomy")
-        return anatomy_of(self.scan, net, PAIRED)
+        return anatomy_of(self.scan, net, PAIRED, NAMES)
 
     def _meant(self, prompts: Prompts, told: Pointed, before: State | None) -> Meaning | None:
         """Return what the newest mark lets us take the object for, if that is new and the map is sure of it."""

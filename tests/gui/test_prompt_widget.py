@@ -1,6 +1,7 @@
 """Clicking structures in a real window: marks land where they are put, the mask is one step, nothing else changes."""
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -63,6 +64,12 @@ def test_a_click_lands_on_its_voxel_in_each_plane(clicking, window, qtbot, order
     clicking.clear()
 
 
+def clicking_answer(widget):
+    from napari_mri.gui.prompt_asking import Answer
+
+    return Answer(widget._answer, None, "", (), 0.1)
+
+
 def test_click_preview_accept_undo(clicking, window, qtbot):
     clicking.draw(0)
     ask(clicking, qtbot, lambda: press(clicking, BRAIN))
@@ -70,6 +77,9 @@ def test_click_preview_accept_undo(clicking, window, qtbot):
     assert dice(clicking._answer.data, truth) > 0.95
     assert clicking._preview.visible
     assert "ml" in clicking.score.text()
+    assert "taken for" not in clicking.score.text()
+    clicking._on_answered(replace(clicking_answer(clicking), taken_for="thalamus, left"))
+    assert "taken for thalamus, left" in clicking.score.text()
     clicking.number.setValue(3)
     clicking.accept()
     target = clicking.target.layer

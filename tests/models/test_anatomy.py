@@ -107,6 +107,14 @@ def test_a_second_mark_on_something_else_means_more():
     assert known.more((BRAIN, 0), left, between) is None
 
 
+def test_what_is_meant_has_a_name():
+    names = ("air", "a", "b", "bridge", "c", "d", "e", "island")
+    known = Anatomy(two_sides().names, two_sides().right, GRID, frozenset((7,)), names)
+    assert [known.says(m) for m in ((3, 0), (7, 1), (7, -1), (7, 0), (BRAIN, 0), (BRAIN, 1))] == [
+        "bridge", "island, right", "island, left", "island, both sides", "brain", "right half of the brain",
+    ]  # fmt: skip
+
+
 def test_an_edge_that_the_map_may_have_wrong_means_nothing_new():
     known = two_sides()
     known.names[7, 15:25] = 20  # a twelfth

@@ -177,6 +177,31 @@ def test_without_the_map_of_anatomy_the_answer_is_the_networks_own():
         assert np.abs(sure.sum(axis=0, dtype=int) - 255).max() < 17  # rounding of 32 parts
 
 
+@here
+def test_a_real_brain_is_told_what_its_marks_were_taken_for(data_dir):
+    scan = mri.load(data_dir / "head_t1_colin27" / "ch2.nii.gz")
+    scan = mri.Volume(np.ascontiguousarray(scan.data[::2, ::2, ::2]), scan.grid.respaced(2 * np.asarray(scan.spacing)))
+    left, right, front = (mri.Point(p) for p in ((-12.0, -18.0, 8.0), (12.0, -18.0, 8.0), (-25.0, 45.0, 15.0)))
+    with mri.open_session(scan, model="click3d", device="cpu") as session:
+        one = session.answer(mri.Prompts((left,)))
+        assert session.taken_for == "thalamus, left"
+        assert one.history[-1].facts["taken for"] == "thalamus, left"
+        both = session.answer(mri.Prompts((left, right)))
+        assert session.taken_for == "thalamus, both sides"
+        assert 3 < one.volume_ml() < 15
+        assert 1.5 * one.volume_ml() < both.volume_ml() < 4 * one.volume_ml()
+        whole = session.answer(mri.Prompts((left, front)))
+        assert session.taken_for == "brain"
+        assert whole.volume_ml() > 1000
+        again = session.answer(mri.Prompts((left,)))
+        assert session.taken_for == "thalamus, left"
+        assert np.array_equal(one.data, again.data)
+        session.answer(mri.Prompts((left, mri.Mask.of(one.data, one.grid))))
+    with mri.open_session(scan, model="click3d", device="cpu", anatomy=False) as bare:
+        bare.answer(mri.Prompts((left,)))
+        assert bare.taken_for == ""
+
+
 def test_a_map_that_does_not_fit_is_told(tmp_path):
     from safetensors.torch import save_file
 
