@@ -113,7 +113,9 @@ class Learner(Generic[Net]):
         return float(loss.detach())
 
 
-def write_weights(net: torch.nn.Module, folder: Path, name: str, facts: dict[str, Any]) -> None:
+def write_weights(
+    net: torch.nn.Module, folder: Path, name: str, facts: dict[str, Any], more: dict[str, torch.Tensor] | None = None
+) -> None:
     """Write `name`.safetensors (float16) and its card, `name`.json.
 
     Parameters
@@ -124,11 +126,13 @@ def write_weights(net: torch.nn.Module, folder: Path, name: str, facts: dict[str
     name : str
     facts : dict
         What the card tells.
+    more : dict, optional
+        Tensors that are not the network's but belong to it.
     """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().cpu().half().contiguous() for k, v in net.state_dict().items()}
+    tensors = {k: v.detach().cpu().half().contiguous() for k, v in (net.state_dict() | (more or {})).items()}
     file = folder / f"{name}.safetensors"
     save_file(tensors, file)
     file.chmod(0o644)  # safetensors writes for the owner alone

@@ -11,12 +11,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from napari_mri.core.grid import Grid
+from napari_mri.core.volume import Volume
+from napari_mri.engine import fit
 from napari_mri.engine.device import half_is_quick
-from napari_mri.nets.anatomy import NAMES, PAIRED, Anatomy
+from napari_mri.models._anatomy import BRAIN, Key, anatomy_of
+from napari_mri.nets.anatomy import BEYOND, NAMES, PAIRED, Anatomy
 from napari_mri.nets.unet import fold
 from training.learner import Learner, write_weights
 from training.paths import CACHE, DATA
@@ -30,6 +35,8 @@ SAME = 20
 RIGHT_LESION, LESION = 33, 17
 FROM_END = {1: 21, 3: 22, 6: 23, 7: 24, 8: 25, 10: 26, 11: 27, 12: 28, 15: 29, 16: 30, 17: 31}
 """Later classes are counted from the end: what stands outside the brain."""
+LEAST_ML, FOUND = 0.5, 0.3
+"""What is smaller, or overlaps its map less (Dice), tells nothing about how far structures reach beyond it."""
 SHIPPED = Path(__file__).resolve().parents[1] / "napari_mri" / "weights" / "skullnet.safetensors"
 
 
@@ -109,6 +116,52 @@ def validate(net: Anatomy, heads: list[Head], count: int, device: str) -> dict[s
     return {"mean": round(float(dice[1:21].mean()), 3), "side": round(sum(right) / count, 4), **each}
 
 
+@torch.no_grad()
+def reach_beyond(net: Anatomy, heads: list[Head], count: int, device: str) -> torch.Tensor:
+    """Measure how far structures reach beyond their map: `models._anatomy.Key.beyond`."""
+    key = Key(PAIRED, NAMES)
+    found: dict[tuple[int, int], list[np.ndarray]] = {}
+    recipe = Recipe(spacing=(1.5, 1.5), extent=((190, 200), (220, 230), (190, 200)), cropped=0, stripped=0, defaced=0)
+
+    def ask(image: np.ndarray) -> np.ndarray:
+        return np.asarray(net(torch.from_numpy(image)[None, None].to(device))[0].float().cpu().numpy())
+
+    for number in range(count):
+        head = heads[number % len(heads)]
+        sample = make_sample(head, recipe, 700_000_000 + number, (1.5, 1.5, 1.5))
+        labels = sample.labels.long().cpu()
+        kinds, sides = (table[labels].numpy() for table in tables(head))
+        if torch.linalg.det(sample.pose.matrix) < 0:
+            sides = np.where(sides == UNKNOWN, sides, 1 - sides)
+        scan = Volume(sample.image.cpu().numpy(), Grid.plain(labels.shape, (1.5, 1.5, 1.5)))
+        known = anatomy_of(scan, ask, key)
+        if known is None:
+            continue
+        brain = torch.tensor([*head.inside, *[False] * (256 - len(head.inside))])[labels].numpy()
+        for meaning, ends in known.ends.items():
+            kind, side = meaning
+            truth = brain if kind == BRAIN else kinds == kind
+            if side:
+                truth = truth & (sides == (side + 1) // 2)
+            if truth.sum() * scan.grid.voxel_ml < LEAST_ML:
+                continue
+            there = fit.mask_resampled(truth, scan.grid, known.grid)
+            mapped = known.shown(meaning) > 0.5
+            if 2 * (there & mapped).sum() < FOUND * (there.sum() + mapped.sum()):
+                continue
+            spots = np.argwhere(truth)
+            low, high = scan.grid.to_patient(np.array([spots.min(axis=0) - 0.5, spots.max(axis=0) + 0.5]))
+            found.setdefault((kind, int(side == 0)), []).append(np.concatenate([ends[0] - low, high - ends[1]]).clip(-8, 8))
+    table = torch.zeros(len(NAMES) + 1, 2, 2)
+    for (kind, both), offs in found.items():
+        some = np.stack(offs).ravel()
+        # A few cases say little: they are drawn to no offset, and to a spread of 2 mm.
+        mean = some.sum() / (some.size + 6)
+        spread = np.sqrt((((some - some.mean()) ** 2).sum() + 24 * 4) / (some.size + 24))
+        table[kind, both] = torch.tensor([mean, spread])
+    return table
+
+
 def main(argv: list[str] | None = None) -> None:
     """Train, or go on training."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -123,6 +176,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--every", type=int, default=200, help="steps between checkpoints")
     parser.add_argument("--export", type=Path, default=None, help="folder for the weights")
+    parser.add_argument("--stop", action="store_true", help="train no more: measure and export what there is")
     args = parser.parse_args(argv)
     from safetensors.torch import load_file
 
@@ -137,6 +191,9 @@ def main(argv: list[str] | None = None) -> None:
     nets[1].load_state_dict(nets[0].state_dict())
     run: Learner[Anatomy] = Learner(nets[0], nets[1], args.cache / args.run / "last.pt", args.rate, memory=0.998)
     run.resume()
+    if args.stop:
+        _finish(run, train, held, args)
+        return
     stream = Stream(train, asked, args.seed, run.step, args.batch, SimpleNamespace(value=1.0))
     loader = iter(DataLoader(stream, batch_size=None, **({} if cuda else {"num_workers": 1, "prefetch_factor": 4})))
     half = half_is_quick(args.device)
@@ -154,11 +211,19 @@ def main(argv: list[str] | None = None) -> None:
             print(f"{run.step} {run.spent / 60:.1f} min loss {mean:.3f}", flush=True)
         if run.step % args.every == 0 or progress >= 1:
             run.keep()
-            figures = validate(run.average, held, 6 if progress < 1 else 24, args.device)
-            print(f"{run.step} {figures}", flush=True)
-            if args.export is not None:
-                facts = {"steps": run.step, "minutes": round(run.spent / 60, 1), "seed": args.seed, "batch": args.batch}
-                write_weights(run.average, args.export, "anatomy", CARD | facts | {"validation": figures})
+            print(f"{run.step} {validate(run.average, held, 6, args.device)}", flush=True)
+    _finish(run, train, held, args)
+
+
+def _finish(run: Learner[Anatomy], train: list[Head], held: list[Head], args: argparse.Namespace) -> None:
+    """Write the weights, how far structures reach beyond their map, and the card."""
+    if args.export is None:
+        return
+    figures = validate(run.average, held, 24, args.device)
+    print(f"{run.step} {figures}", flush=True)
+    facts = {"steps": run.step, "minutes": round(run.spent / 60, 1), "seed": args.seed, "batch": args.batch}
+    more = {BEYOND: reach_beyond(run.average, train, 26, args.device)}
+    write_weights(run.average, args.export, "anatomy", CARD | facts | {"validation": figures}, more)
 
 
 CARD = {

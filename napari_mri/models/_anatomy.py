@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Volume
 from napari_mri.engine import fit
-from napari_mri.models._marks import Places, Pointed, voxel_box
+from napari_mri.models._marks import Places, Pointed
 
 Array = NDArray[np.float32]
 Meaning = tuple[int, int]
@@ -26,8 +26,14 @@ MOST_ML = 30_000.0
 """Fields of view beyond this show a body, and would take gigabytes."""
 LEAST_SURE = 0.4
 """A click on less than this probability of any structure means nothing to the map."""
-LEAST_FIT = 0.35
-"""Share of a structure in a box (cubed), times how much of the box it reaches along the three axes, from which on it fits."""
+MOST_ODD = 3.0
+"""How unlikely (see `Anatomy.filling`) the faces of a box may be, given a structure, for the box to mean it."""
+FAR_OUT = 16.0
+"""One face that is off by more than so many variances tells no more than that."""
+UNKNOWN_REACH = (0.0, 3.0)
+"""Mean and spread, mm, of how far a structure reaches beyond its map, where that was not measured."""
+CRUMB = 0.1
+"""Pieces smaller than this share of the largest do not count for how far a structure reaches."""
 AIR, INNER, BRAIN = 0, range(1, 21), -1
 SPREAD = frozenset((1, 2))
 """White matter and cortex: both sides of them are as good as the brain."""
@@ -42,6 +48,43 @@ SHEETS = frozenset((2, 22, 23, 26, 29))
 
 
 @dataclass(frozen=True, eq=False)
+class Key:
+    """What the network's answers are.
+
+    Parameters
+    ----------
+    paired : frozenset of int
+        Structures that stand on both sides.
+    titles : tuple of str
+        What they are called.
+    beyond : ndarray, (N + 1, 2, 2), optional
+        How far each structure, and last the brain, reaches beyond its map: for one side, or both (or the only one), the
+        mean over the six faces and its spread, mm.
+    """
+
+    paired: frozenset[int]
+    titles: tuple[str, ...] = ()
+    beyond: Array | None = None
+
+    def reach(self, meaning: Meaning) -> tuple[float, float]:
+        """Return mean and spread, mm, of how far what is meant reaches beyond its map."""
+        if self.beyond is None:
+            return UNKNOWN_REACH
+        mean, spread = self.beyond[meaning[0], int(meaning[1] == 0)]
+        return (float(mean), float(spread)) if spread > 0 else UNKNOWN_REACH
+
+    def says(self, meaning: Meaning) -> str:
+        """Return what is meant in words."""
+        number, side = meaning
+        if number == BRAIN:
+            return "brain"
+        title = self.titles[number] if number < len(self.titles) else f"structure {number}"
+        if number not in self.paired:
+            return title
+        return f"{title}, {({0: 'both sides', 1: 'right', -1: 'left'})[side]}"
+
+
+@dataclass(frozen=True, eq=False)
 class Anatomy:
     """Probabilities of every structure of `nets.anatomy.NAMES`, and of the right side, each in steps of 1/255.
 
@@ -51,17 +94,13 @@ class Anatomy:
     right : ndarray, (I, J, K) uint8
     grid : Grid
         Of 2 mm.
-    paired : frozenset of int
-        Structures that stand on both sides.
-    titles : tuple of str
-        What they are called.
+    key : Key
     """
 
     names: NDArray[np.uint8]
     right: NDArray[np.uint8]
     grid: Grid
-    paired: frozenset[int]
-    titles: tuple[str, ...] = ()
+    key: Key
 
     def meant(self, told: Pointed) -> Meaning | None:
         """Return what is pointed at; None if unsure.
@@ -105,39 +144,35 @@ class Anatomy:
         """Return how much each voxel (I, J, K) belongs to what is meant, 0 to 1."""
         return self._map(*meaning, (slice(None),) * 3)
 
-    def says(self, meaning: Meaning) -> str:
-        """Return what is meant in words."""
-        number, side = meaning
-        if number == BRAIN:
-            return {0: "brain", 1: "right half of the brain", -1: "left half of the brain"}[side]
-        title = self.titles[number] if number < len(self.titles) else f"structure {number}"
-        if number not in self.paired:
-            return title
-        return f"{title}, {({0: 'both sides', 1: 'right', -1: 'left'})[side]}"
-
     def filling(self, box: NDArray[np.float64]) -> Meaning | None:
         """Return the structure, or the whole brain, that fits a box (2, 3) patient mm; None if none does.
 
-        What fits lies within the box, and reaches its sides.
+        That is the one whose six faces lie where the box has them; some reach farther beyond their map than others.
         """
-        low, high = voxel_box(box, self.grid)
-        first = np.clip(np.rint(low).astype(int), 0, np.asarray(self.grid.shape) - 1)
-        last = np.clip(np.rint(high).astype(int), first, np.asarray(self.grid.shape) - 1) + 1
-        part = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
-        best: tuple[float, Meaning] = (LEAST_FIT, (BRAIN, 0))
-        for (number, side), total in self._totals.items():
-            held = self._map(number, side, part)
-            # Cubed: of two that lie in one another, the outer one sticks out of the inner one's box by a tenth or two.
-            share = (float(held.sum()) / max(total, 1e-6)) ** 3
-            if share <= best[0]:
-                continue
-            mask = held > 0.5
-            for axis in range(3):
-                there = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-                share *= (there[-1] - there[0] + 1) / mask.shape[axis] if there.size else 0.0
-            if share > best[0]:
-                best = share, (number, side)
-        return best[1] if best[0] > LEAST_FIT else None
+        best: tuple[float, Meaning | None] = (MOST_ODD, None)
+        for meaning, ends in self.ends.items():
+            mean, spread = self.key.reach(meaning)
+            off = (np.concatenate([ends[0] - box[0], box[1] - ends[1]]) - mean) / spread
+            odd = float(np.minimum(off**2, FAR_OUT).mean()) / 2 + float(np.log(spread))
+            if odd < best[0]:
+                best = odd, meaning
+        return best[1]
+
+    @cached_property
+    def ends(self) -> dict[Meaning, NDArray[np.float64]]:
+        """Lowest and highest patient mm (2, 3) of all that may be meant."""
+        half = np.abs(self.grid.affine[:3, :3]).sum(axis=1) / 2
+        found = {}
+        for meaning in self._meanings():
+            spots = main_voxels(self.shown(meaning) > 0.5)
+            if len(spots):
+                places = self.grid.to_patient(spots)
+                found[meaning] = np.array([places.min(axis=0) - half, places.max(axis=0) + half])
+        return found
+
+    def _meanings(self) -> list[Meaning]:
+        one = [n for n in range(1, len(self.names)) if n not in self.key.paired]
+        return [(BRAIN, 0), *((n, 0) for n in one), *((n, side) for n in self.key.paired for side in (1, -1, 0))]
 
     def _mid_brain(self, number: int, places: Places) -> bool:
         """Whether places are in the middle of the brain and not in that of a structure."""
@@ -164,7 +199,7 @@ class Anatomy:
 
     def _side(self, number: int, places: Places) -> int:
         """On which side of a structure places lie: 1 right, -1 left, 0 if there is only one of it."""
-        if number not in self.paired:
+        if number not in self.key.paired:
             return 0
         return 1 if self._at(self.right[None], places)[0] > 0.5 else -1
 
@@ -178,13 +213,6 @@ class Anatomy:
             found *= right if side > 0 else 1 - right
         return found
 
-    @cached_property
-    def _totals(self) -> dict[Meaning, float]:
-        """How many voxels each structure has, and the brain."""
-        every = (slice(None),) * 3
-        sides = {n: (1, -1) if n in self.paired else (0,) for n in (BRAIN, *range(1, len(self.names)))}
-        return {(n, side): float(self._map(n, side, every).sum()) for n, some in sides.items() for side in some}
-
     def _at(self, maps: NDArray[np.uint8], places: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the mean of maps (N, I, J, K) at patient mm (P, 3): (N,), 0 to 1."""
         top = np.asarray(self.grid.shape) - 1
@@ -193,9 +221,29 @@ class Anatomy:
         return values
 
 
-def anatomy_of(
-    scan: Volume, ask: Callable[[Array], Array], paired: frozenset[int], titles: tuple[str, ...] = ()
-) -> Anatomy | None:
+def both_ways(ask: Callable[[Array], Array], image: Array) -> Array:
+    """Ask about an image (I, J, K) and its mirror image, and average: a mirrored head is a head, its sides are swapped."""
+    logits = ask(image)
+    mirrored = ask(np.ascontiguousarray(image[::-1]))[:, ::-1]
+    return np.concatenate([(logits[:-1] + mirrored[:-1]) / 2, (logits[-1:] - mirrored[-1:]) / 2])
+
+
+def main_voxels(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Return the voxels (V, 3) of a mask but for crumbs."""
+    from scipy.ndimage import find_objects, label
+
+    part = find_objects(mask.astype(np.uint8))[0] if mask.any() else None
+    if part is None:
+        return np.zeros((0, 3), dtype=np.intp)
+    pieces, _ = label(mask[part])
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    keep = sizes >= CRUMB * sizes.max()
+    keep[0] = False
+    return np.argwhere(keep[pieces]) + [p.start for p in part]
+
+
+def anatomy_of(scan: Volume, ask: Callable[[Array], Array], key: Key) -> Anatomy | None:
     """Name what stands where in a scan; None where it does not look like a head.
 
     Parameters
@@ -204,10 +252,7 @@ def anatomy_of(
         Storage order RAS.
     ask : callable
         The network: image (I, J, K), sides multiples of `MULTIPLE`, to logits (N + 1, I, J, K).
-    paired : frozenset of int
-        Structures that stand on both sides.
-    titles : tuple of str
-        What they are called.
+    key : Key
     """
     grid = scan.grid.respaced((STEP_MM,) * 3)
     if np.prod(grid.shape) * STEP_MM**3 > MOST_ML * 1000:
@@ -216,7 +261,7 @@ def anatomy_of(
     if not small.any():
         return None
     full = np.pad(small, [(0, -n % MULTIPLE) for n in small.shape])
-    logits = ask(full)[:, : small.shape[0], : small.shape[1], : small.shape[2]]
+    logits = both_ways(ask, full)[:, : small.shape[0], : small.shape[1], : small.shape[2]]
     names = logits[:-1]
     names = names - names.max(axis=0)
     np.exp(names, out=names)
@@ -227,4 +272,4 @@ def anatomy_of(
     right = 1 / (1 + np.exp(-np.clip(logits[-1], -30, 30)))
     names *= 255
     shares = [np.rint(part).astype(np.uint8) for part in (names, right * 255)]
-    return Anatomy(shares[0], shares[1], grid, paired, titles)
+    return Anatomy(shares[0], shares[1], grid, key)

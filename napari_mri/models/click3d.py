@@ -17,7 +17,7 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.model import SEGMENT, Card, Model, Runtime, Session, Wants, Weights, knob
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Mask, Point, Prompts, Scribble
 from napari_mri.core.volume import Labels, Volume
-from napari_mri.models._anatomy import SHEETS, Anatomy, Meaning, anatomy_of
+from napari_mri.models._anatomy import SHEETS, Anatomy, Key, Meaning, anatomy_of
 from napari_mri.models._click3d_rounds import Answer, Rounds, extent, touched
 from napari_mri.models._click3d_zoom import Pyramid, carried
 from napari_mri.models._marks import Pointed, sorted_out, voxel_box
@@ -117,17 +117,15 @@ class Clicking(Session):
         assert state is not None, "tasks refuses prompts without a positive mark"
         sure = state.probability()
         self.score = float(sure[sure > 0.5].mean()) if (sure > 0.5).any() else 0.0
-        self.taken_for = self.anatomy.says(state.meaning) if self.anatomy and state.meaning else ""
+        self.taken_for = self.anatomy.key.says(state.meaning) if self.anatomy and state.meaning else ""
         return self._home(state, sorted_out(prompts, self.scan.grid))
 
     def _named(self) -> Anatomy | None:
         """Name what stands where, if the scan looks like a head."""
-        from napari_mri.nets.anatomy import NAMES, PAIRED
-
         path = self.rt.weights(ANATOMY)
-        net = self.rt.keep(f"anatomy {path}", lambda: named(path, self.rt.device))
+        net, key = self.rt.keep(f"anatomy {path}", lambda: named(path, self.rt.device))
         self.rt.report(0.6, "looking for anatomy")
-        return anatomy_of(self.scan, net, PAIRED, NAMES)
+        return anatomy_of(self.scan, net, key)
 
     def _meant(self, prompts: Prompts, told: Pointed, before: State | None) -> Meaning | None:
         """Return what the newest mark lets us take the object for, if that is new and the map is sure of it."""
@@ -249,16 +247,18 @@ def steadied(known: Answer, answer: Answer, places: NDArray[np.float64]) -> Answ
     return Answer(found, known.look)
 
 
-def named(path: Path, device: str) -> Callable[[Array], Array]:
-    """Return the network of anatomy: image (I, J, K) to logits (N + 1, I, J, K)."""
+def named(path: Path, device: str) -> tuple[Callable[[Array], Array], Key]:
+    """Return the network of anatomy, image (I, J, K) to logits (N + 1, I, J, K), and what its answers are."""
     import torch
 
     from napari_mri.engine.weights import load
+    from napari_mri.nets.anatomy import BEYOND, NAMES, PAIRED
     from napari_mri.nets.anatomy import Anatomy as Net
 
-    net = Net()
+    net, state = Net(), {name: value.float() for name, value in load(path).items()}
+    beyond = state.pop(BEYOND, None)
     try:
-        net.load_state_dict({name: value.float() for name, value in load(path).items()})
+        net.load_state_dict(state)
     except RuntimeError as error:
         raise _unfit(path, error) from None
     net = net.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
@@ -268,7 +268,7 @@ def named(path: Path, device: str) -> Callable[[Array], Array]:
             answer = net(torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device))
         return np.asarray(answer[0].float().cpu().numpy())
 
-    return ask
+    return ask, Key(PAIRED, NAMES, None if beyond is None else np.asarray(beyond.numpy()))
 
 
 def _unfit(path: Path, error: Exception) -> WeightsProblem:

@@ -17,6 +17,9 @@ NAMES = (
 PAIRED = frozenset((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14, 15, 17, 18, 19, 20))
 """Structures of which there is one on the left and one on the right."""
 
+BEYOND = "beyond"
+"""Beside the network's tensors in its file: how far structures reach beyond their map, `models._anatomy.Key.beyond`."""
+
 
 class Anatomy(FoldedUNet):
     """`FoldedUNet` that answers with `NAMES` and a side instead of distances.

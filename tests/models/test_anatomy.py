@@ -5,7 +5,7 @@ import pytest
 
 from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Volume
-from napari_mri.models._anatomy import BRAIN, Anatomy, anatomy_of
+from napari_mri.models._anatomy import BRAIN, Anatomy, Key, anatomy_of, both_ways
 from napari_mri.models._marks import Pointed
 
 GRID = Grid.plain((40, 30, 20), (2.0, 2.0, 2.0))
@@ -27,7 +27,7 @@ def two_sides(share=1.0):
     names[0] = 255 - names[1:].max(axis=0)
     right = np.zeros(GRID.shape, np.uint8)
     right[20:] = 255
-    return Anatomy(names, right, GRID, frozenset((7,)))
+    return Anatomy(names, right, GRID, Key(frozenset((7,))))
 
 
 def test_a_click_means_the_structure_on_its_side():
@@ -56,8 +56,33 @@ def test_a_box_means_what_fills_it():
         assert meaning[0] == number
         assert np.array_equal(found > 0.5, want)
     assert known.filling(box((0, 0, 0), (4, 5, 4))) is None  # air
-    assert known.filling(box((5, 10, 5), (9, 19, 14))) is None  # half of it
+    assert known.filling(box((5, 10, 5), (9, 14, 14))) is None  # a quarter of it
     assert known.filling(box((0, 0, 0), (20, 29, 19))) is None  # a box far too wide
+
+
+def test_how_far_structures_reach_beyond_their_map_tells_two_apart():
+    names = np.zeros((3, *GRID.shape), np.uint8)
+    names[1, 8:22, 8:22, 4:16] = 255
+    names[2, 6:24, 6:24, 2:18] = 255
+    names[2][names[1] > 0] = 0
+    names[0] = 255 - names.max(axis=0)
+    right = np.zeros(GRID.shape, np.uint8)
+    middle = np.asarray(GRID.to_patient(np.array([[6.2, 6.2, 2.2], [22.8, 22.8, 16.8]])))  # between the two, nearer to 2
+    assert Anatomy(names, right, GRID, Key(frozenset())).filling(middle) in ((2, 0), (BRAIN, 0))
+    # Structure 1 is known to reach 3 mm beyond its map, and 2 to reach just as far as it.
+    beyond = np.zeros((4, 2, 2), np.float32)
+    beyond[:, :, 1] = 1.0
+    beyond[1, 1, 0] = 3.0
+    assert Anatomy(names, right, GRID, Key(frozenset(), (), beyond)).filling(middle) == (1, 0)
+
+
+def test_crumbs_of_a_map_do_not_widen_a_structure():
+    known = two_sides()
+    low = known.ends[7, -1][0].copy()
+    known.names[7, 1, 1, 1] = 255
+    again = Anatomy(known.names, known.right, GRID, known.key)
+    assert np.array_equal(again.ends[7, -1][0], low)
+    assert np.array_equal(again.ends[7, 0], [known.ends[7, -1][0], known.ends[7, 1][1]])
 
 
 def test_air_and_what_is_not_sure_mean_nothing():
@@ -82,7 +107,7 @@ def test_the_middle_of_the_brain_that_is_not_the_middle_of_a_structure_means_the
     names[1, 19:22] = 0
     names[3, 19:22, 5:25, 2:18] = 255
     names[0] = 255 - names.max(axis=0)
-    known = Anatomy(names, np.zeros(GRID.shape, np.uint8), GRID, frozenset())
+    known = Anatomy(names, np.zeros(GRID.shape, np.uint8), GRID, Key(frozenset()))
     assert known.meant(pointed([(18, 15, 9)])) == (BRAIN, 0)  # the edge of 1, the depth of the brain
     assert known.meant(pointed([(20, 15, 9)])) == (3, 0)  # its own middle, too
     assert known.meant(pointed([(11, 15, 9)]))[0] == 1
@@ -109,10 +134,9 @@ def test_a_second_mark_on_something_else_means_more():
 
 def test_what_is_meant_has_a_name():
     names = ("air", "a", "b", "bridge", "c", "d", "e", "island")
-    known = Anatomy(two_sides().names, two_sides().right, GRID, frozenset((7,)), names)
-    assert [known.says(m) for m in ((3, 0), (7, 1), (7, -1), (7, 0), (BRAIN, 0), (BRAIN, 1))] == [
-        "bridge", "island, right", "island, left", "island, both sides", "brain", "right half of the brain",
-    ]  # fmt: skip
+    known = Anatomy(two_sides().names, two_sides().right, GRID, Key(frozenset((7,)), names))
+    said = [known.key.says(m) for m in ((3, 0), (7, 1), (7, -1), (7, 0), (BRAIN, 0))]
+    assert said == ["bridge", "island, right", "island, left", "island, both sides", "brain"]
 
 
 def test_an_edge_that_the_map_may_have_wrong_means_nothing_new():
@@ -128,7 +152,7 @@ def test_sides_of_white_matter_and_cortex_mean_the_brain():
     names[2, 5:35, 10:20, 5:15] = 255
     right = np.zeros(GRID.shape, np.uint8)
     right[20:] = 255
-    known = Anatomy(names, right, GRID, frozenset((2,)))
+    known = Anatomy(names, right, GRID, Key(frozenset((2,))))
     left, other = (np.asarray([GRID.to_patient(np.array(p, float))]) for p in ((7, 12, 8), (32, 12, 8)))
     assert known.more((2, -1), left, other) == (BRAIN, 0)
 
@@ -146,16 +170,31 @@ def test_a_picture_of_something_else_has_no_anatomy(inner, is_head):
         logits[2, : int(inner * image.shape[0])] = 40.0
         return logits
 
-    found = anatomy_of(scan, ask, frozenset((2,)))
+    found = anatomy_of(scan, ask, Key(frozenset((2,))))
     assert (found is not None) == is_head
-    assert seen == [(96, 80, 80)]
+    assert seen == [(96, 80, 80)] * 2  # as it is, and mirrored
     if found is not None:
         assert found.names.shape == (32, *grid.shape)
         assert found.names.dtype == np.uint8
 
 
+def test_the_mirror_image_is_asked_too_and_its_sides_are_swapped():
+    image = np.random.default_rng(0).uniform(size=(16, 16, 16)).astype(np.float32)
+
+    def ask(x):
+        seen = np.zeros((3, *x.shape), np.float32)
+        seen[1] = x  # by what is there
+        seen[1, :8] += 1  # and by where it is, which the mirror image evens out
+        seen[2] = np.arange(-7.5, 8)[:, None, None]  # right is where the index is high
+        return seen
+
+    both = both_ways(ask, image)
+    np.testing.assert_allclose(both[1], image + 0.5, atol=1e-6)
+    np.testing.assert_allclose(both[2], ask(image)[2])
+
+
 def test_a_scan_of_one_value_has_none():
-    assert anatomy_of(Volume(np.ones((20, 20, 20), np.float32), Grid.plain((20, 20, 20))), lambda x: x, frozenset()) is None
+    assert anatomy_of(Volume(np.ones((20, 20, 20), np.float32), Grid.plain((20, 20, 20))), lambda x: x, Key(frozenset())) is None
 
 
 def test_a_whole_body_is_not_asked_about():
@@ -165,4 +204,4 @@ def test_a_whole_body_is_not_asked_about():
     def ask(image):
         raise AssertionError
 
-    assert anatomy_of(scan, ask, frozenset()) is None
+    assert anatomy_of(scan, ask, Key(frozenset())) is None
