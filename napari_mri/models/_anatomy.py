@@ -164,9 +164,10 @@ class Anatomy:
         half = np.abs(self.grid.affine[:3, :3]).sum(axis=1) / 2
         found = {}
         for meaning in self._meanings():
-            spots = main_voxels(self.shown(meaning) > 0.5)
+            part = self._block(meaning[0])
+            spots = main_voxels(self._map(*meaning, part) > 0.5)
             if len(spots):
-                places = self.grid.to_patient(spots)
+                places = self.grid.to_patient(spots + [p.start for p in part])
                 found[meaning] = np.array([places.min(axis=0) - half, places.max(axis=0) + half])
         return found
 
@@ -180,13 +181,22 @@ class Anatomy:
 
         top = np.asarray(self.grid.shape) - 1
         at = tuple(np.clip(np.rint(self.grid.to_voxels(places)).astype(int), 0, top).T)
-        if float(self._depth[at].min()) < DEEP:
+        if float(self.depth[at].min()) < DEEP:
             return False
-        own = distance_transform_edt(self._map(number, self._side(number, places), (slice(None),) * 3) > 0.5)
-        return bool(float(own[at].min()) < SHALLOW * float(own.max()))
+        part = self._block(number)
+        own = distance_transform_edt(np.pad(self._map(number, self._side(number, places), part) > 0.5, 1))
+        near = [np.clip(a - p.start + 1, 0, n - 1) for a, p, n in zip(at, part, own.shape, strict=True)]
+        return bool(float(own[tuple(near)].min()) < SHALLOW * float(own.max()))
+
+    def _block(self, number: int) -> tuple[slice, ...]:
+        """Return the box that a structure lies in, all of the grid for the brain."""
+        from scipy.ndimage import find_objects
+
+        found = [] if number == BRAIN else find_objects((self.names[number] > 127).view(np.uint8))
+        return found[0] if found else tuple(slice(0, n) for n in self.grid.shape)
 
     @cached_property
-    def _depth(self) -> Array:
+    def depth(self) -> Array:
         """How deep each voxel lies in the brain: 1 is the deepest."""
         from scipy.ndimage import binary_fill_holes, distance_transform_edt
 

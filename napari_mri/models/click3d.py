@@ -125,7 +125,10 @@ class Clicking(Session):
         path = self.rt.weights(ANATOMY)
         net, key = self.rt.keep(f"anatomy {path}", lambda: named(path, self.rt.device))
         self.rt.report(0.6, "looking for anatomy")
-        return anatomy_of(self.scan, net, key)
+        found = anatomy_of(self.scan, net, key)
+        if found is not None:
+            _ = found.depth  # takes longer than a click may
+        return found
 
     def _meant(self, prompts: Prompts, told: Pointed, before: State | None) -> Meaning | None:
         """Return what the newest mark lets us take the object for, if that is new and the map is sure of it."""
