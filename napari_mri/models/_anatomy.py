@@ -28,6 +28,8 @@ LEAST_SURE = 0.4
 """A click on less than this probability of any structure means nothing to the map."""
 MOST_ODD = 3.0
 """How unlikely (see `Anatomy.filling`) the faces of a box may be, given a structure, for the box to mean it."""
+FAVOUR = 1.2
+"""So much less odd is a box that means the brain: it is boxed more often than what lies around it, and drawn more loosely."""
 FAR_OUT = 16.0
 """One face that is off by more than so many variances tells no more than that."""
 UNKNOWN_REACH = (0.0, 3.0)
@@ -153,7 +155,7 @@ class Anatomy:
         for meaning, ends in self.ends.items():
             mean, spread = self.key.reach(meaning)
             off = (np.concatenate([ends[0] - box[0], box[1] - ends[1]]) - mean) / spread
-            odd = float(np.minimum(off**2, FAR_OUT).mean()) / 2 + float(np.log(spread))
+            odd = float(np.minimum(off**2, FAR_OUT).mean()) / 2 + float(np.log(spread)) - FAVOUR * (meaning[0] == BRAIN)
             if odd < best[0]:
                 best = odd, meaning
         return best[1]
@@ -198,10 +200,15 @@ class Anatomy:
     @cached_property
     def depth(self) -> Array:
         """How deep each voxel lies in the brain: 1 is the deepest."""
-        from scipy.ndimage import binary_fill_holes, distance_transform_edt
+        from scipy.ndimage import distance_transform_edt, find_objects, label
 
-        depth = distance_transform_edt(binary_fill_holes(self.shown((BRAIN, 0)) > 0.5))
-        return np.asarray(depth / max(float(depth.max()), 1e-6), dtype=np.float32)
+        depth = np.zeros(self.grid.shape, dtype=np.float32)
+        mask = self.shown((BRAIN, 0)) > 0.5
+        for part in find_objects(mask.view(np.uint8)):
+            around, _ = label(~np.pad(mask[part], 1))
+            inner = distance_transform_edt(around != around[0, 0, 0])
+            depth[part] = (inner / inner.max())[1:-1, 1:-1, 1:-1]
+        return depth
 
     def _inner(self, places: Places) -> NDArray[np.float64]:
         """How much places (P, 3) belong to the brain, (P,) 0 to 1."""
@@ -235,7 +242,10 @@ def both_ways(ask: Callable[[Array], Array], image: Array) -> Array:
     """Ask about an image (I, J, K) and its mirror image, and average: a mirrored head is a head, its sides are swapped."""
     logits = ask(image)
     mirrored = ask(np.ascontiguousarray(image[::-1]))[:, ::-1]
-    return np.concatenate([(logits[:-1] + mirrored[:-1]) / 2, (logits[-1:] - mirrored[-1:]) / 2])
+    mirrored[-1] *= -1
+    logits += mirrored
+    logits *= 0.5
+    return logits
 
 
 def main_voxels(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -272,14 +282,15 @@ def anatomy_of(scan: Volume, ask: Callable[[Array], Array], key: Key) -> Anatomy
         return None
     full = np.pad(small, [(0, -n % MULTIPLE) for n in small.shape])
     logits = both_ways(ask, full)[:, : small.shape[0], : small.shape[1], : small.shape[2]]
-    names = logits[:-1]
-    names = names - names.max(axis=0)
-    np.exp(names, out=names)
-    names /= names.sum(axis=0)
-    inner = float(names[INNER.start : INNER.stop].sum()) * STEP_MM**3 / 1000
+    names = np.empty((len(logits) - 1, *small.shape), dtype=np.uint8)
+    inner = 0.0
+    for start in range(0, small.shape[0], 8):  # a few slices at a time: all of them are hundreds of megabytes
+        part = logits[:-1, start : start + 8]
+        part = np.exp(part - part.max(axis=0))
+        part *= np.float32(255) / part.sum(axis=0)
+        inner += float(part[INNER.start : INNER.stop].sum()) / 255 * STEP_MM**3 / 1000
+        names[:, start : start + 8] = np.rint(part, out=part)
     if not HEAD_ML[0] <= inner <= HEAD_ML[1]:
         return None
     right = 1 / (1 + np.exp(-np.clip(logits[-1], -30, 30)))
-    names *= 255
-    shares = [np.rint(part).astype(np.uint8) for part in (names, right * 255)]
-    return Anatomy(shares[0], shares[1], grid, key)
+    return Anatomy(names, np.rint(right * 255).astype(np.uint8), grid, key)

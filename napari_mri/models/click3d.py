@@ -63,6 +63,10 @@ class Params:
     )
 
 
+FIRST_MARKS = 3
+"""Marks within which more may come to be meant than at first."""
+
+
 @dataclass(frozen=True, eq=False)
 class State:
     """An answer: probabilities in a crop, packed small; and what it was taken for, if the map of anatomy tells."""
@@ -139,7 +143,8 @@ class Clicking(Session):
         if before is None:
             return self.anatomy.meant(told)
         new = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid).inside
-        if not len(new):
+        # Whoever has begun to correct does not mean something else.
+        if not len(new) or len(prompts) > FIRST_MARKS or not all(mark.positive for mark in prompts):
             return None
         return self.anatomy.more(before.meaning, sorted_out(Prompts(prompts.marks[:-1]), self.scan.grid).inside, new)
 

@@ -56,7 +56,7 @@ def test_a_box_means_what_fills_it():
         assert meaning[0] == number
         assert np.array_equal(found > 0.5, want)
     assert known.filling(box((0, 0, 0), (4, 5, 4))) is None  # air
-    assert known.filling(box((5, 10, 5), (9, 14, 14))) is None  # a quarter of it
+    assert known.filling(box((5, 10, 5), (9, 14, 9))) is None  # an eighth of it
     assert known.filling(box((0, 0, 0), (20, 29, 19))) is None  # a box far too wide
 
 
@@ -73,7 +73,10 @@ def test_how_far_structures_reach_beyond_their_map_tells_two_apart():
     beyond = np.zeros((4, 2, 2), np.float32)
     beyond[:, :, 1] = 1.0
     beyond[1, 1, 0] = 3.0
+    beyond[-1, 1, 0] = 9.0
     assert Anatomy(names, right, GRID, Key(frozenset(), (), beyond)).filling(middle) == (1, 0)
+    # Of two that fit as well the brain is meant.
+    assert Anatomy(names, right, GRID, Key(frozenset())).filling(middle) == (BRAIN, 0)
 
 
 def test_crumbs_of_a_map_do_not_widen_a_structure():

@@ -193,6 +193,9 @@ def test_a_real_brain_is_told_what_its_marks_were_taken_for(data_dir):
         whole = session.answer(mri.Prompts((left, front)))
         assert session.taken_for == "brain"
         assert whole.volume_ml() > 1000
+        beside = mri.Point((-40.0, -18.0, 8.0), False)
+        session.answer(mri.Prompts((left, beside, front)))
+        assert session.taken_for == "thalamus, left", "who corrects does not mean something else"
         again = session.answer(mri.Prompts((left,)))
         assert session.taken_for == "thalamus, left"
         assert np.array_equal(one.data, again.data)
