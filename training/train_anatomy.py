@@ -25,7 +25,7 @@ from napari_mri.nets.anatomy import BEYOND, NAMES, PAIRED, Anatomy
 from napari_mri.nets.unet import fold
 from training.learner import Learner, write_weights
 from training.paths import CACHE, DATA
-from training.synth import Head, Recipe, draw_grid, load_heads, make_sample
+from training.synth import Head, Recipe, Sample, draw_grid, load_heads, make_sample
 from training.train_skullstrip import HELD_OUT, Stream
 
 UNKNOWN = -100
@@ -56,12 +56,18 @@ def tables(head: Head) -> tuple[torch.Tensor, torch.Tensor]:
     return kinds, sides
 
 
-def asked(head: Head, recipe: Recipe, seed: int, grid: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return an image (1, I, J, K), the kind and the side of each voxel, (I, J, K) int8."""
-    sample = make_sample(head, recipe, seed, grid=grid)
+def named_in(sample: Sample, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the kind and the side of each voxel of a sample, (I, J, K) long; a mirrored head's sides are swapped."""
     kinds, sides = (table[sample.labels.long()] for table in tables(head))
     if torch.linalg.det(sample.pose.matrix) < 0:
         sides = torch.where(sides == UNKNOWN, sides, 1 - sides)
+    return kinds, sides
+
+
+def asked(head: Head, recipe: Recipe, seed: int, grid: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return an image (1, I, J, K), the kind and the side of each voxel, (I, J, K) int8."""
+    sample = make_sample(head, recipe, seed, grid=grid)
+    kinds, sides = named_in(sample, head)
     kinds, sides = (torch.where(sample.seen, x, torch.full_like(x, UNKNOWN)) for x in (kinds, sides))
     return sample.image[None], kinds.to(torch.int8), sides.to(torch.int8)
 
@@ -130,9 +136,7 @@ def reach_beyond(net: Anatomy, heads: list[Head], count: int, device: str) -> to
         head = heads[number % len(heads)]
         sample = make_sample(head, recipe, 700_000_000 + number, (1.5, 1.5, 1.5))
         labels = sample.labels.long().cpu()
-        kinds, sides = (table[labels].numpy() for table in tables(head))
-        if torch.linalg.det(sample.pose.matrix) < 0:
-            sides = np.where(sides == UNKNOWN, sides, 1 - sides)
+        kinds, sides = (part.cpu().numpy() for part in named_in(sample, head))
         scan = Volume(sample.image.cpu().numpy(), Grid.plain(labels.shape, (1.5, 1.5, 1.5)))
         known = anatomy_of(scan, ask, key)
         if known is None:

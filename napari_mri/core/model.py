@@ -298,7 +298,7 @@ class Session(ABC):
     score: float | None = None
     """How sure the model is of its last answer, 0 to 1; None where it cannot say."""
     taken_for: str = ""
-    """What it took the last question for, as "left thalamus"; empty where it goes by the marks alone."""
+    """What it took the last question for, as "thalamus, left"; empty where it goes by the marks alone."""
     bounds: tuple[Slab, ...] = ()
     """Slices the next answer may lie in. `tasks` cuts the answer to them; a model may spare itself the work beyond."""
 

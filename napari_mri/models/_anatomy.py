@@ -181,8 +181,7 @@ class Anatomy:
         """Whether places are in the middle of the brain and not in that of a structure."""
         from scipy.ndimage import distance_transform_edt
 
-        top = np.asarray(self.grid.shape) - 1
-        at = tuple(np.clip(np.rint(self.grid.to_voxels(places)).astype(int), 0, top).T)
+        at = self._spots(places)
         if float(self.depth[at].min()) < DEEP:
             return False
         part = self._block(number)
@@ -232,10 +231,13 @@ class Anatomy:
 
     def _at(self, maps: NDArray[np.uint8], places: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the mean of maps (N, I, J, K) at patient mm (P, 3): (N,), 0 to 1."""
-        top = np.asarray(self.grid.shape) - 1
-        spots = np.clip(np.rint(self.grid.to_voxels(places)).astype(int), 0, top)
-        values: NDArray[np.float64] = maps[:, spots[:, 0], spots[:, 1], spots[:, 2]].mean(axis=1) / 255.0
+        values: NDArray[np.float64] = maps[(slice(None), *self._spots(places))].mean(axis=1) / 255.0
         return values
+
+    def _spots(self, places: Places) -> tuple[NDArray[np.int_], ...]:
+        """Return the voxels nearest to patient mm (P, 3), as an index of three (P,)."""
+        top = np.asarray(self.grid.shape) - 1
+        return tuple(np.clip(np.rint(self.grid.to_voxels(places)).astype(int), 0, top).T)
 
 
 def both_ways(ask: Callable[[Array], Array], image: Array) -> Array:

@@ -142,9 +142,11 @@ class Clicking(Session):
             return self.anatomy.filling(told.boxes[0]) if before is None and not len(told.inside) else None
         if before is None:
             return self.anatomy.meant(told)
-        new = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid).inside
         # Whoever has begun to correct does not mean something else.
-        if not len(new) or len(prompts) > FIRST_MARKS or not all(mark.positive for mark in prompts):
+        if len(prompts) > FIRST_MARKS or not all(mark.positive for mark in prompts):
+            return None
+        new = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid).inside
+        if not len(new):
             return None
         return self.anatomy.more(before.meaning, sorted_out(Prompts(prompts.marks[:-1]), self.scan.grid).inside, new)
 
