@@ -57,8 +57,8 @@ class Schedule:
 
 
 SCHEDULES = {
-    "cpu": Schedule(minutes=60, batch=2, side=48, slices=10, width=48, depth=4, rate=0.01, bank=220),
-    "gpu": Schedule(minutes=240, batch=16, side=64, slices=12, width=64, depth=6, rate=0.01, bank=2000),
+    "cpu": Schedule(minutes=120, batch=4, side=48, slices=10, width=48, depth=8, rate=0.01, bank=220),
+    "gpu": Schedule(minutes=240, batch=16, side=64, slices=12, width=64, depth=8, rate=0.01, bank=2000),
 }
 
 
@@ -213,6 +213,16 @@ def held_back(folder: Path, maps: Path, cache: Path, count: int = 6) -> Bank:
     return bank
 
 
+def deepened(net: SliceNet, depth: int) -> SliceNet:
+    """Return the network with blocks added behind its own until it has `depth`; they change nothing before they learn."""
+    deeper = SliceNet(net.width, max(depth, net.depth))
+    deeper.load_state_dict(deeper.state_dict() | net.state_dict())
+    with torch.no_grad():
+        for block in list(deeper.blocks)[net.depth :]:
+            block.second.weight.zero_()
+    return deeper
+
+
 def export(net: SliceNet, folder: Path, facts_: dict[str, Any]) -> None:
     """Write `superres.safetensors` (float16) and its card."""
     write_weights(net, folder, "superres", facts_)
@@ -247,7 +257,7 @@ class Training(Learner[SliceNet]):
         if args.init is not None:
             from safetensors.torch import load_file
 
-            net = from_state({k: v.float() for k, v in load_file(args.init).items()})
+            net = deepened(from_state({k: v.float() for k, v in load_file(args.init).items()}), plan.depth)
         both = [n.to(self.device).to(memory_format=torch.channels_last_3d) for n in (net, from_state(net.state_dict()))]
         super().__init__(both[0], both[1], args.cache / args.run / "last.pt", plan.rate)
         if args.resume:

@@ -25,6 +25,8 @@ AIR_SPREAD = float(np.sqrt(2 - np.pi / 2))
 """Standard deviation of pure noise, in sigma."""
 SETTLED = 0.05
 """How uncertain a cleaned noise floor is, in standard deviations of the noise."""
+_FAR = 1e15
+"""How far in sigma the straight line above a table goes on."""
 _STRONG = 12.0
 """Above this signal-to-noise ratio the closed forms for strong signals hold to 1e-5."""
 
@@ -79,10 +81,8 @@ def _stable_at(
     m: NDArray[np.float64], mean: NDArray[np.float64], spread: NDArray[np.float64], stable: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Stabilising transform at magnitudes m: the table, a straight line below it, slope 1 above it."""
-    inside = np.interp(m, mean, stable)
-    below = (m - mean[0]) / spread[0]
-    above = stable[-1] + (m - mean[-1])
-    return np.asarray(np.where(m < mean[0], below, np.where(m > mean[-1], above, inside)))
+    # A magnitude is not negative, so the line below the table begins at 0.
+    return np.interp(m, [0.0, *mean, mean[-1] + _FAR], [-mean[0] / spread[0], *stable, stable[-1] + _FAR])
 
 
 def _in_sigma(data: ArrayLike, sigma: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -152,8 +152,7 @@ def back_from_stabilised(data: ArrayLike, sigma: ArrayLike, doubt: float = 0.0) 
         ramp = np.interp(t.stable_mean[:, None] + doubt * steps, t.stable_mean, t.snr) @ (weights / weights.sum())
         # Beyond the table the two inverses are the same straight line.
         ramp = np.where(t.stable_mean > t.stable_mean[-1] - 8 * doubt, t.snr, ramp)
-    inside = np.interp(d, t.stable_mean, ramp)
-    found = np.where(d > t.stable_mean[-1], t.snr[-1] + (d - t.stable_mean[-1]), inside)
+    found = np.interp(d, [*t.stable_mean, t.stable_mean[-1] + _FAR], [*ramp, t.snr[-1] + _FAR])
     return np.asarray(found * np.asarray(sigma, dtype=np.float64), dtype=np.float32)
 
 

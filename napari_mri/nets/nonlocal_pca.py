@@ -1,9 +1,11 @@
 """Non-local PCA: cubes of a volume that look alike are cleaned together, in axes of their own.
 
 Stage one gathers, for each reference cube, the most similar cubes nearby, and keeps the principal components
-whose variance noise alone cannot reach. Stage two does it again, matched on the result of stage one, which also
-tells how much signal each component holds: a Wiener filter. Last, a share of a rotation-invariant non-local
-mean, led by that result, evens out what cubes leave at their borders.
+whose variance noise alone cannot reach; a matrix polynomial with a steep step does it, which is quicker than to
+decompose. Stage two does it again with cubes that straddle the borders of the first ones, matched on the result
+of stage one, which also tells how much signal each component holds: a Wiener filter. Where there is much noise it
+is done twice. Last, a share of a rotation-invariant non-local mean, led by that result, evens out what cubes leave
+at their borders.
 
 Everything expects noise of unit standard deviation.
 
@@ -29,16 +31,24 @@ SIDE = 4
 """Of a cube, voxels; reference cubes stand side by side."""
 REACH = 3
 """How far around its place a cube is searched for, voxels along each axis."""
-ALIKE = 60
+ALIKE = 44
 """Cubes cleaned together."""
-EDGE = 1.3 * (1 + math.sqrt(SIDE**3 / ALIKE)) ** 2
-"""Variance of a component from which on it is signal: 1.3 times the largest that unit noise gives (Marchenko-Pastur)."""
-BATCH = 64
+EDGE = 1.48 * (1 + math.sqrt(SIDE**3 / ALIKE)) ** 2
+"""Variance at which a component counts half: 1.48 times the largest that unit noise gives (Marchenko-Pastur)."""
+STEEPER = 2
+"""How often the step around `EDGE` is made steeper."""
+PRECISE = 4e-6
+"""Share of a matrix's trace below which single precision knows nothing of it."""
+WINDOW = (0.6, 1.0, 1.0, 0.6)
+"""What a cube's voxels count along each axis: least at its border."""
+NOISY = 16.0
+"""Where the brightest hundredth is not this many standard deviations of the noise bright, there is a third stage."""
+BATCH = 32
 TILE = 9
 """Reference cubes along each axis of a tile: its cubes stay in the processor's cache."""
-NEAR = 0.6
+NEAR = 0.9
 """Difference, in standard deviations of the noise, at which the second pass counts a voxel much less."""
-SHARE = 0.35
+SHARE = 0.3
 """Of the second pass in the answer."""
 Report = Callable[[float], None]
 
@@ -71,45 +81,65 @@ def cleaned(image: torch.Tensor, floor: float | None = None, report: Report | No
             # One tile a thread is quicker than many threads a tile.
             torch.set_num_threads(1 if on_cpu else threads)
             soft = _blurred(image)
-            first = _stage(image, soft, None, floor, pool, lambda f: tell(0.5 * f))
-            second = _stage(image, first, first, floor, pool, lambda f: tell(0.5 + 0.35 * f))
-            even = _evened(image, second, floor, pool, lambda f: tell(0.85 + 0.15 * f))
+            air = None if floor is None else _mean(image, 5).clamp_(max=floor + 1)
+            bare = -math.inf if floor is None else floor + 0.5
+            made = _stage(image, soft, None, air, bare, pool, lambda f: tell(0.4 * f))
+            again = 2 if _brightest(image) < NOISY else 1
+            for n in range(again):
+                made = _stage(image, made, made, air, bare, pool, lambda f, n=n: tell(0.4 + 0.45 * (n + f) / again))
+            even = _evened(image, made, bare, pool, lambda f: tell(0.85 + 0.15 * f))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             torch.set_num_threads(threads)
-    return second + SHARE * (even - second)
+    return made + SHARE * (even - made)
 
 
-def _blurred(image: torch.Tensor, sigma: float = 0.7) -> torch.Tensor:
+def _brightest(image: torch.Tensor) -> float:
+    """Return what a hundredth of the voxels is brighter than; of a large volume every few voxels are asked."""
+    values = image.reshape(-1)
+    values = values[:: max(1, len(values) // 1_000_000)]
+    return float(values.kthvalue(max(1, round(0.99 * len(values)))).values)
+
+
+def _blurred(image: torch.Tensor, sigma: float = 0.6) -> torch.Tensor:
     """Blur a little, so that cubes are matched by what they show and less by their noise."""
-    kernel = torch.exp(-(torch.arange(-2.0, 3.0, device=image.device) ** 2) / (2 * sigma**2))
-    kernel /= kernel.sum()
-    out = _padded(image, 2, 2)[None, None]
-    for shape in ((5, 1, 1), (1, 5, 1), (1, 1, 5)):
-        out = F.conv3d(out, kernel.reshape(1, 1, *shape))
-    return out[0, 0]
+    kernel = torch.exp(-(torch.arange(-2.0, 3.0) ** 2) / (2 * sigma**2))
+    return _averaged(image, (kernel / kernel.sum()).tolist())
 
 
 def _padded(image: torch.Tensor, before: int, after: int) -> torch.Tensor:
     return F.pad(image[None, None], (before, after) * 3, mode="replicate")[0, 0]
 
 
+def _averaged(image: torch.Tensor, weights: list[float]) -> torch.Tensor:
+    """Weighted sum over the cube around each voxel, axis by axis; an odd number of weights."""
+    out = _padded(image, len(weights) // 2, len(weights) // 2)
+    for axis in range(3):
+        long = out.shape[axis] - len(weights) + 1
+        parts = [out.narrow(axis, k, long) for k in range(len(weights))]
+        out = parts[0] * weights[0]
+        for part, weight in zip(parts[1:], weights[1:], strict=True):
+            out.add_(part, alpha=weight)
+    return out
+
+
 def _mean(image: torch.Tensor, side: int) -> torch.Tensor:
     """Mean over the `side`-cube around each voxel."""
-    return F.avg_pool3d(_padded(image, side // 2, side // 2)[None, None], side, 1)[0, 0]
+    return _averaged(image, [1 / side] * side)
 
 
 def _offsets(reach: int) -> torch.Tensor:
-    """(n, 3) steps to every voxel at most `reach` away along each axis."""
+    """(n, 3) steps to every voxel in a ball that reaches `reach` along each axis."""
     span = torch.arange(-reach, reach + 1)
-    return torch.cartesian_prod(span, span, span)
+    steps = torch.cartesian_prod(span, span, span)
+    return steps[steps.square().sum(1) <= (reach + 0.5) ** 2]
 
 
-def _tiles(shape: tuple[int, ...]) -> Iterator[_Tile]:
-    """Cut a volume of this shape, padded by `REACH` before and `REACH + SIDE` behind."""
+def _tiles(shape: tuple[int, ...], first: int) -> Iterator[_Tile]:
+    """Cut a volume of this shape, padded by `REACH` before and `REACH + SIDE` behind; cubes stand from `first` on."""
     along = []
     for n in shape:
-        starts = list(range(0, max(1, n - SIDE + 1), SIDE))
+        starts = sorted({0, *range(first, max(1, n - SIDE + 1), SIDE)})
         if starts[-1] < n - SIDE:
             starts.append(n - SIDE)
         along.append([starts[a : a + TILE] for a in range(0, len(starts), TILE)])
@@ -123,17 +153,22 @@ def _stage(
     image: torch.Tensor,
     guide: torch.Tensor,
     pilot: torch.Tensor | None,
-    floor: float | None,
+    air: torch.Tensor | None,
+    bare: float,
     pool: ThreadPoolExecutor,
     report: Report,
 ) -> torch.Tensor:
-    """Clean groups of cubes that are alike in `guide`; by thresholds, or by a Wiener filter led by `pilot`."""
+    """Clean groups of cubes that are alike in `guide`; by thresholds, or by a Wiener filter led by `pilot`.
+
+    Cubes whose mean is not over `bare` are left out; `air` takes their place.
+    """
     noisy, led = _padded(image, REACH, REACH + SIDE), _padded(guide, REACH, REACH + SIDE)
     total, weight = torch.zeros_like(noisy), torch.zeros_like(noisy)
-    tiles = list(_tiles(tuple(image.shape)))
+    # The second stage's cubes straddle the borders of the first one's.
+    tiles = list(_tiles(tuple(image.shape), 0 if pilot is None else SIDE // 2))
 
     def work(tile: _Tile) -> tuple[torch.Tensor, torch.Tensor]:
-        return _tile(noisy[tile.box], led[tile.box], tile.corners, pilot is not None, floor)
+        return _tile(noisy[tile.box], led[tile.box], tile.corners, pilot is not None, bare)
 
     for n, (tile, (part, share)) in enumerate(zip(tiles, pool.map(work, tiles), strict=True)):
         total[tile.box] += part
@@ -141,88 +176,151 @@ def _stage(
         report((n + 1) / len(tiles))
     inner = tuple(slice(REACH, REACH + n) for n in image.shape)
     made = total[inner] / weight[inner].clamp(min=1e-9)
-    if floor is None:
-        return made
-    return torch.where(weight[inner] > 0, made, _mean(image, 5).clamp(max=floor + 1))
+    return made if air is None else torch.where(weight[inner] > 0, made, air)
 
 
 def _tile(
-    noisy: torch.Tensor, led: torch.Tensor, corners: torch.Tensor, wiener: bool, floor: float | None
+    noisy: torch.Tensor, led: torch.Tensor, corners: torch.Tensor, wiener: bool, bare: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the sum of the cleaned cubes of one tile, and of their weights, both of the tile's shape."""
-    cubes, places = _cubes(noisy), [n - SIDE + 1 for n in noisy.shape]
-    guides = _cubes(led)
-    device = noisy.device
+    places = [n - SIDE + 1 for n in noisy.shape]
     stride = torch.tensor([places[1] * places[2], places[2], 1])
-    step = torch.tensor([noisy.shape[1] * noisy.shape[2], noisy.shape[2], 1])
-    around = (_offsets(REACH) * stride).sum(1).to(device)
-    at = (torch.cartesian_prod(*[torch.arange(n) for n in places]) * step).sum(1).to(device)
-    inside = (torch.cartesian_prod(*[torch.arange(SIDE)] * 3) * step).sum(1).to(device)
-    lengths = guides.square().sum(1)
-    total = torch.zeros(noisy.numel(), device=device)
-    weight = torch.zeros_like(total)
-    references = (corners * stride).sum(1).to(device)
-    if floor is not None:
-        references = references[guides[references].mean(1) > floor + 0.5]
+    references = (corners * stride).sum(1).to(noisy.device)
+    bright = F.avg_pool3d(led[None, None], SIDE, 1).reshape(-1)[references] > bare
+    references = references[bright]
+    if not len(references):
+        return torch.zeros_like(noisy), torch.zeros_like(noisy)
+    cubes, guides = _cubes(noisy), _cubes(led)
+    around = (_offsets(REACH) * stride).sum(1).to(noisy.device)
+    lengths = torch.linalg.vector_norm(guides, dim=1).square_()
+    total, weight = torch.zeros_like(cubes), torch.zeros(len(cubes), device=noisy.device)
     for own in references.split(BATCH):
         near = own[:, None] + around
-        far = lengths[near] - 2 * (guides[near] @ guides[own][:, :, None])[..., 0]
-        alike = near.gather(1, far.topk(min(ALIKE, far.shape[1]), largest=False).indices)
-        group = cubes[alike]
+        far = lengths[near] - 2 * (_rows(guides, near) * guides[own][:, None]).sum(2)
+        far[:, len(around) // 2] = -math.inf  # itself, also where all cubes are alike: every voxel is covered
+        alike = near.gather(1, far.topk(min(ALIKE, far.shape[1]), largest=False, sorted=False).indices)
+        group = _rows(cubes, alike)
         middle = group.mean(1, keepdim=True)
-        keep = _wiener(guides[alike]) if wiener else _thresholded(group - middle)
-        clean = (group - middle) @ keep + middle
+        group -= middle
+        if wiener:
+            pilot = _rows(guides, alike)
+            there = pilot.mean(1, keepdim=True)
+            clean, components = _wiener(group, pilot - there)
+            middle = (middle + there) / 2
+        else:
+            clean, components = _thresholded(group)
         # Groups that need fewer components are less noisy and count more.
-        trust = 1 / (1 + keep.diagonal(dim1=1, dim2=2).sum(1))
-        target = (at[alike][..., None] + inside).reshape(-1)
-        total.index_add_(0, target, (clean * trust[:, None, None]).reshape(-1))
-        weight.index_add_(0, target, trust[:, None, None].expand_as(clean).reshape(-1))
-    return total.reshape(noisy.shape), weight.reshape(noisy.shape)
+        trust = (1 / (1 + components))[:, None, None]
+        total.index_add_(0, alike.reshape(-1), clean.add_(middle).mul_(trust).flatten(0, 1))
+        weight.index_add_(0, alike.reshape(-1), trust[..., 0].expand(alike.shape).reshape(-1))
+    return _laid(total.reshape(*places, SIDE, SIDE, SIDE)), _laid(weight.reshape(places))
+
+
+def _rows(cubes: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """(B, n, SIDE**3): the cubes at (B, n) places."""
+    return cubes.index_select(0, places.reshape(-1)).reshape(*places.shape, -1)
 
 
 def _cubes(volume: torch.Tensor) -> torch.Tensor:
     """(places, SIDE**3): every cube of a tile."""
-    view = volume.contiguous().unfold(0, SIDE, 1).unfold(1, SIDE, 1).unfold(2, SIDE, 1)
-    return view.reshape(-1, SIDE**3)
+    # Axis by axis: the last copy, which is the large one, then moves runs instead of single voxels.
+    view = volume.unfold(2, SIDE, 1).contiguous()
+    view = view.unfold(1, SIDE, 1).transpose(3, 4).contiguous()
+    return view.unfold(0, SIDE, 1).permute(0, 1, 2, 5, 3, 4).reshape(-1, SIDE**3)
 
 
-def _thresholded(group: torch.Tensor) -> torch.Tensor:
-    """(B, n, n) projection on the components of (B, alike, n) centred cubes that stand out of unit noise."""
-    variances, axes = torch.linalg.eigh(group.transpose(1, 2) @ group / group.shape[1])
-    return (axes * (variances > EDGE)[:, None]) @ axes.transpose(1, 2)
+def _laid(cubes: torch.Tensor) -> torch.Tensor:
+    """Lay cubes where they belong and sum them, their voxels counted as `WINDOW` says.
+
+    Parameters
+    ----------
+    cubes : torch.Tensor
+        (I, J, K, SIDE, SIDE, SIDE), by the places of their corners; or (I, J, K), all voxels of a cube being alike.
+
+    Returns
+    -------
+    torch.Tensor, (I + SIDE - 1, J + SIDE - 1, K + SIDE - 1)
+    """
+    for axis in range(3):
+        parts = cubes.unbind(3) if cubes.ndim > 3 else (cubes,) * SIDE
+        shape = list(parts[0].shape)
+        shape[axis] += SIDE - 1
+        out = cubes.new_zeros(shape)
+        for k, (part, share) in enumerate(zip(parts, WINDOW, strict=True)):
+            out.narrow(axis, k, part.shape[axis]).add_(part, alpha=share)
+        cubes = out
+    return cubes
 
 
-def _wiener(pilot: torch.Tensor) -> torch.Tensor:
-    """(B, n, n) filter C (C + 1)^-1, C being the covariance of (B, alike, n) cubes of the pilot."""
-    pilot = pilot - pilot.mean(1, keepdim=True)
-    size = pilot.shape[2]
-    eye = torch.eye(size, device=pilot.device)
-    return eye - torch.linalg.inv(pilot.transpose(1, 2) @ pilot / pilot.shape[1] + eye)
+def _thresholded(group: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keep the components of (B, alike, n) centred cubes that stand out of unit noise.
+
+    Returns
+    -------
+    clean : torch.Tensor, (B, alike, n)
+    components : torch.Tensor, (B,)
+        How many were kept.
+    """
+    inverse, edge = _inverse(group @ group.transpose(1, 2), EDGE * group.shape[1])
+    keep = torch.eye(group.shape[1], device=group.device) - edge * inverse
+    for _ in range(STEEPER):
+        square = keep @ keep
+        keep = 3 * square - 2 * (square @ keep)
+    return keep @ group, _trace(keep)
+
+
+def _inverse(matrix: torch.Tensor, more: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Invert (B, n, n) positive matrices after `more` was added on their diagonals; return what was added, (B, 1, 1), too.
+
+    At least `PRECISE` of the trace is added, which matters where signal is thousands of times stronger than noise.
+    """
+    least = (PRECISE * _trace(matrix)).clamp(min=more)[:, None, None]
+    matrix = matrix + least * torch.eye(matrix.shape[1], device=matrix.device)
+    return torch.cholesky_inverse(torch.linalg.cholesky(matrix)), least
+
+
+def _trace(matrix: torch.Tensor) -> torch.Tensor:
+    """Return the sums of the diagonals, (B,), of (B, n, n)."""
+    return matrix.diagonal(dim1=1, dim2=2).sum(1)
+
+
+def _wiener(group: torch.Tensor, pilot: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Filter (B, alike, n) centred cubes by C (C + 1)^-1, C being the covariance of the same centred cubes of the pilot.
+
+    Returns what `_thresholded` does.
+    """
+    # C (C + 1)^-1 = P' (P P' + alike)^-1 P, whose inverse has the size of the group.
+    alike = pilot.shape[1]
+    inverse, added = _inverse(pilot @ pilot.transpose(1, 2), alike)
+    clean = group @ pilot.transpose(1, 2) @ inverse @ pilot
+    return clean, alike - added[:, 0, 0] * _trace(inverse)
 
 
 def _evened(
-    image: torch.Tensor, led: torch.Tensor, floor: float | None, pool: ThreadPoolExecutor, report: Report
+    image: torch.Tensor, led: torch.Tensor, bare: float, pool: ThreadPoolExecutor, report: Report
 ) -> torch.Tensor:
     """Average voxels whose guide, and whose guide's local mean, are alike: non-local means by single voxels."""
     flat = _mean(led, 3)
     wide = [_padded(part, REACH, REACH) for part in (image, led, flat)]
     out = led.clone()
-    size = SIDE * TILE
+    # Long rows are quicker, as long as all fits the processor's cache.
+    sides = (SIDE * TILE // 2, SIDE * TILE, 2 * SIDE * TILE)
     boxes = [
-        tuple(slice(a, min(a + size, n)) for a, n in zip(corner, image.shape, strict=True))
-        for corner in product(*[range(0, n, size) for n in image.shape])
+        tuple(slice(a, min(a + side, n)) for a, side, n in zip(corner, sides, image.shape, strict=True))
+        for corner in product(*[range(0, n, side) for n, side in zip(image.shape, sides, strict=True)])
     ]
 
     def work(box: tuple[slice, ...]) -> None:
         own, own_flat = led[box], flat[box]
-        if floor is not None and float(own.max()) < floor + 0.5:
+        if float(own.max()) < bare:
             return
         total, weight = torch.zeros_like(own), torch.zeros_like(own)
         for step in _offsets(REACH).tolist():
             there = tuple(slice(b.start + REACH + s, b.stop + REACH + s) for b, s in zip(box, step, strict=True))
             noisy, guide, mean = (part[there] for part in wide)
             gap = (guide - own).square_().add_((mean - own_flat).square_(), alpha=1.5)
-            gap = gap.mul_(-0.5 / NEAR**2).exp_()
+            # (1 - x / 4)^4 is near enough to exp(-x) and much quicker.
+            gap.mul_(-0.125 / NEAR**2).add_(1).clamp_(min=0).square_().square_()
             total.addcmul_(gap, noisy)
             weight += gap
         out[box] = total / weight
