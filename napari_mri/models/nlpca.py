@@ -15,7 +15,7 @@ CARD = Card(
     title="Non-local PCA",
     says=(
         "Cleans places that look alike together, in axes of their own, twice. Needs no weights; works for every "
-        "contrast; a minute or two for a whole head on a processor."
+        "contrast; about half a minute for a whole head on two processor cores."
     ),
     wants=Wants(axes="RAS", min_slices=3),
     needs=("torch", "scipy"),

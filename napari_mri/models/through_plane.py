@@ -26,10 +26,10 @@ Array = NDArray[np.float32]
 
 WEIGHTS = Weights(
     file="superres.safetensors",
-    sha256="0c4363dad719eeebdb49e7dd99f7117da71f11b5bac09a73f5fc478ea3dd1f48",
+    sha256="2ff75991686832a5f8ec35b4f77e1ae8447dce057b3d3161b1de9c37d24a9bc1",
     licence="BSD-3-Clause",
     shipped=True,
-    size=1109056,
+    size=2118512,
 )
 
 CARD = Card(

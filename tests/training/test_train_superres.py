@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from napari_mri.core.grid import Grid  # noqa: E402
 from napari_mri.measure.consistency import slicing  # noqa: E402
-from napari_mri.nets.superres import SliceNet  # noqa: E402
+from napari_mri.nets.superres import SliceNet, facts  # noqa: E402
 from training import train_superres as trainer  # noqa: E402
 from training.train_denoise import Bank  # noqa: E402
 
@@ -86,3 +86,16 @@ def test_training_learns_keeps_and_goes_on(tmp_path):
     fresh = trainer.Training(trainer.parse(["--cache", str(tmp_path), "--init", str(tmp_path / "out" / "superres.safetensors")]), plan)
     assert fresh.step == 0
     assert fresh.net.width == 8
+
+
+def test_a_deeper_network_answers_the_same_until_it_learns():
+    torch.manual_seed(0)
+    net = SliceNet(8, 2)
+    torch.nn.init.normal_(net.head.weight)
+    deeper = trainer.deepened(net, 4)
+    scan, told = torch.rand(1, 1, 5, 12, 12), torch.tensor([facts(4.0, 4.0, False)])
+    assert deeper.depth == 4
+    assert torch.allclose(net(scan, told), deeper(scan, told))
+    deeper(scan, told).square().sum().backward()
+    assert deeper.blocks[3].second.weight.grad.abs().max() > 0
+    assert trainer.deepened(net, 1).depth == 2
