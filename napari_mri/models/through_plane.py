@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from napari_mri.core.model import SUPERRES, Card, Model, Runtime, Wants, Weights, knob
 from napari_mri.core.volume import Volume
 from napari_mri.engine import weights as files
+from napari_mri.engine.device import half_is_quick
 from napari_mri.engine.tiles import Tiling, run_net
 from napari_mri.measure.consistency import Matrix, along_axes
 from napari_mri.models._superres import Way, Wish, refined, slice_axis, tell_limits, way_of
@@ -167,7 +168,7 @@ def lacking(start: Array, way: Way, axis: int, asked: _Asked, rt: Runtime) -> Ar
     """
     from napari_mri.nets.superres import PARTS, Informed
 
-    net = Informed(rt.keep("through_plane", lambda: load_net(rt)), asked.told)
+    net = Informed(rt.keep("through_plane", lambda: load_net(rt)), asked.told, half_is_quick(rt.device))
     unit = np.float32(max(float(np.abs(start).max()), 1e-30))  # half precision overflows at 65504
     stack = np.moveaxis(start, axis, 0) / unit
     total = np.zeros((PARTS, *stack.shape), dtype=np.float32)

@@ -48,8 +48,10 @@ class Differences(nn.Conv3d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, ins, K, I, J) to (B, outs, K, I, J)."""
-        kernel = self.weight - self.weight.mean((1, 2, 3, 4), keepdim=True)
-        return F.conv3d(F.pad(x, (1, 1, 1, 1, 1, 1), mode="replicate"), kernel)
+        # In half precision a kernel would not sum to zero, and brightness would leak in.
+        with torch.autocast(x.device.type, enabled=False):
+            kernel = self.weight - self.weight.mean((1, 2, 3, 4), keepdim=True)
+            return F.conv3d(F.pad(x.float(), (1, 1, 1, 1, 1, 1), mode="replicate"), kernel)
 
 
 class Told(nn.Module):
@@ -123,25 +125,28 @@ class SliceNet(nn.Module):
 
 
 class Informed(nn.Module):
-    """A `SliceNet` that knows its slices, in half precision on a GPU.
+    """A `SliceNet` that knows its slices, in half precision on a GPU and where a processor is quick with it.
 
     Parameters
     ----------
     net : SliceNet
     told : list of float
         Of length `FACTS`.
+    half : bool
+        Whether this processor is quick in bfloat16.
     """
 
-    def __init__(self, net: SliceNet, told: list[float]) -> None:
+    def __init__(self, net: SliceNet, told: list[float], half: bool = False) -> None:
         super().__init__()
-        self.net, self.told = net, told
+        self.net, self.told, self.half_is_quick = net, told, half
 
     def forward(self, scan: torch.Tensor) -> torch.Tensor:
         """(B, 1, K, I, J) to (B, `PARTS`, K, I, J)."""
         told = torch.tensor([self.told] * len(scan), device=scan.device)
-        half = scan.device.type == "cuda"
-        with torch.autocast(scan.device.type, torch.float16 if half else None, enabled=half):
-            return self.net(scan, told)
+        on_gpu = scan.device.type == "cuda"
+        kind = torch.float16 if on_gpu else torch.bfloat16
+        with torch.autocast(scan.device.type, kind, enabled=on_gpu or self.half_is_quick):
+            return self.net(scan, told).float()
 
 
 def from_state(state: dict[str, torch.Tensor]) -> SliceNet:
