@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from napari_mri.core.model import SUPERRES, Card, Model, Runtime, Wants, Weights, knob
 from napari_mri.core.volume import Volume
 from napari_mri.engine import weights as files
+from napari_mri.engine.device import half_is_quick
 from napari_mri.engine.tiles import Tiling, run_net
 from napari_mri.measure.consistency import PROFILES
 from napari_mri.measure.noise import Noise, brightness
@@ -192,7 +193,7 @@ def lacking(start: Array, level: float, net: HalvingNet, rt: Any) -> Array:
     unit = np.float32(brightness(np.abs(start)))
     full = np.pad(start / unit, RIM, mode="edge")
     pair = np.stack([full, np.full_like(full, level / unit)])
-    parts = run_net(Halved(net), pair, cut(full.shape), rt).mean
+    parts = run_net(Halved(net, half_is_quick(rt.device)), pair, cut(full.shape), rt).mean
     i, j, k = start.shape
     parts = parts[:, RIM : RIM + i, RIM : RIM + j, RIM : RIM + k].reshape(2, 2, 2, i, j, k)
     return np.asarray(parts.transpose(3, 0, 4, 1, 5, 2).reshape(2 * i, 2 * j, 2 * k) * unit, dtype=np.float32)

@@ -104,22 +104,25 @@ class HalvingNet(nn.Module):
 
 
 class Halved(nn.Module):
-    """A `HalvingNet` that takes scan and noise as two channels, in half precision on a GPU.
+    """A `HalvingNet` that takes scan and noise as two channels, in half precision on a GPU and where a processor is quick with it.
 
     Parameters
     ----------
     net : HalvingNet
+    half : bool
+        Whether this processor is quick in bfloat16.
     """
 
-    def __init__(self, net: HalvingNet) -> None:
+    def __init__(self, net: HalvingNet, half: bool = False) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.half_is_quick = net, half
 
     def forward(self, pair: torch.Tensor) -> torch.Tensor:
         """(B, 2, I, J, K) to (B, 8, I, J, K)."""
-        half = pair.device.type == "cuda"
-        with torch.autocast(pair.device.type, torch.float16 if half else None, enabled=half):
-            return self.net(pair[:, :1], pair[:, 1:])
+        on_gpu = pair.device.type == "cuda"
+        kind = torch.float16 if on_gpu else torch.bfloat16
+        with torch.autocast(pair.device.type, kind, enabled=on_gpu or self.half_is_quick):
+            return self.net(pair[:, :1], pair[:, 1:]).float()
 
 
 def from_state(state: dict[str, torch.Tensor]) -> HalvingNet:
