@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 from napari_mri.nets.anatomy import NAMES, PAIRED, Anatomy  # noqa: E402
 from napari_mri.nets.unet import fold  # noqa: E402
+from training import train_anatomy as trainer  # noqa: E402
 from training.synth import Head, Recipe, build_head  # noqa: E402
 from training.train_anatomy import UNKNOWN, asked, loss_of, tables  # noqa: E402
 
@@ -66,3 +68,38 @@ def test_every_map_names_the_same_structures_and_a_mirrored_head_keeps_its_sides
         # The right half stands at higher first coordinates or, in these maps, lower; mirrored or not, always alike.
         mirrored += int(place > 0)
     assert mirrored in (0, 8)
+
+
+@pytest.mark.parametrize("short", [0.0, 3.0])
+def test_how_far_structures_reach_beyond_their_map_is_measured(monkeypatch, short):
+    import numpy as np
+
+    thalamus, caudate = NAMES.index("thalamus"), NAMES.index("caudate")
+    right = trainer.SAME + 1
+    head = SimpleNamespace(base=(*range(right), thalamus), inside=(False, *[True] * right))
+    labels = torch.zeros(40, 40, 40, dtype=torch.uint8)
+    labels[5:15, 10:22, 8:19] = thalamus
+    labels[24:34, 10:22, 8:19] = right
+    labels[16:23, 30:38, 30:38] = caudate  # which the map does not find
+    pose = SimpleNamespace(matrix=torch.eye(3))
+    sample = SimpleNamespace(labels=labels, image=torch.rand(labels.shape), pose=pose)
+    monkeypatch.setattr(trainer, "make_sample", lambda *_: sample)
+
+    def anatomy_of(scan, ask, key):
+        meanings = {(thalamus, 0): labels != caudate, (thalamus, -1): labels == thalamus, (thalamus, 1): labels == right}
+        shown = {m: ((labels > 0) & x).numpy() for m, x in meanings.items()} | {(caudate, 0): np.zeros(labels.shape, bool)}
+        ends = {}
+        for meaning in shown:
+            spots = np.argwhere(shown[meaning] if shown[meaning].any() else (labels == caudate).numpy())
+            low, high = scan.grid.to_patient(np.array([spots.min(axis=0) - 0.5, spots.max(axis=0) + 0.5]))
+            ends[meaning] = np.array([low + short, high - short])
+        return SimpleNamespace(grid=scan.grid, ends=ends, shown=lambda m: shown[m].astype(float))
+
+    monkeypatch.setattr(trainer, "anatomy_of", anatomy_of)
+    table = trainer.reach_beyond(Anatomy(), [head], 10, "cpu")
+    assert table.shape == (len(NAMES) + 1, 2, 2)
+    # Drawn to nothing a little: ten cases of six faces, one side or both.
+    assert float(table[thalamus, 1, 0]) == pytest.approx(short * 60 / 66, abs=1e-4)
+    assert float(table[thalamus, 0, 0]) == pytest.approx(short * 120 / 126, abs=1e-4)
+    assert 0 < float(table[thalamus, 1, 1]) < 2
+    assert not table[caudate].any()
