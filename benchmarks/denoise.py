@@ -57,6 +57,11 @@ def crop(image: Array, side: int) -> Array:
     return image[tuple(slice(max(0, (n - side) // 2), max(0, (n - side) // 2) + side) for n in image.shape)]
 
 
+def brightness(clean: Array) -> float:
+    """Return what noise levels are told in parts of: the 90th percentile of what is not air."""
+    return float(np.percentile(clean[clean > 0.05 * clean.max()], 90))
+
+
 def phantom_cases(side: int) -> list[tuple[str, Array]]:
     """Noise-free crops of the phantom in three contrasts."""
     full = phantom.default_grid()
@@ -129,7 +134,7 @@ def volumes(
     for apply in methods.values():  # imports and first calls are not what is timed
         apply(rician.noise_of(np.random.default_rng(1), np.full((16, 16, 16), 100.0), 5.0), 5.0)
     for name, clean in cases:
-        bright = float(np.percentile(clean[clean > 0.05 * clean.max()], 90))
+        bright = brightness(clean)
         mask = clean > 0.1 * bright
         for level in levels:
             noisy = rician.noise_of(np.random.default_rng(7), clean, level * bright)
@@ -314,7 +319,7 @@ def whole_head(method: Callable[[Array, float], Array], level: float = 0.05) -> 
     clean = np.zeros((256, 256, 256), np.float32)
     low = [(256 - n) // 2 for n in head.shape]
     clean[tuple(slice(a, a + n) for a, n in zip(low, head.shape, strict=True))] = head
-    bright = float(np.percentile(clean[clean > 0.05 * clean.max()], 90))
+    bright = brightness(clean)
     noisy = rician.noise_of(np.random.default_rng(7), clean, level * bright)
     took = {}
     for name, apply, scan in (("default", method, noisy), ("bm4d", bm4d, np.ascontiguousarray(crop(noisy, 80)))):

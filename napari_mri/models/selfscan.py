@@ -143,8 +143,7 @@ def _corrected(even: Array, floor: float | None, p: Params, rt: Runtime) -> Arra
 
     torch.manual_seed(rt.seed)
     device = rt.device
-    sides = [(4, 4 + max(0, 8 - n)) for n in even.shape]
-    noisy = torch.from_numpy(np.pad(even, sides, mode="symmetric")).to(device)
+    noisy = torch.from_numpy(even).to(device)
     gen = torch.Generator().manual_seed(rt.seed)
 
     def pilot(volume: torch.Tensor, number: int) -> torch.Tensor:
@@ -156,7 +155,10 @@ def _corrected(even: Array, floor: float | None, p: Params, rt: Runtime) -> Arra
     probes = torch.randn((PROBES, *noisy.shape), generator=gen).to(device)
     clean = pilot(noisy, 0)
     bent = [pilot(noisy + PROBE * probe, 1 + n) for n, probe in enumerate(probes)]
-    volumes = torch.stack([noisy, clean, *probes, *bent])
+    # The net sees beyond the border; the pilot does not, so that what is not corrected is the answer of `nlpca`.
+    sides = [(0, 0), *((4, 4 + max(0, 8 - n)) for n in even.shape)]
+    around = np.pad(torch.stack([noisy, clean, *probes, *bent]).cpu().numpy(), sides, mode="symmetric")
+    volumes = torch.from_numpy(around).to(device)
     pieces, fixed = Pieces(volumes, 32, rt.seed), Pieces(volumes, 32, rt.seed + 1)
     exam = [(fixed.draw(2), n % PROBES) for n in range(8)]
     net = Corrected(floor=floor).to(device).to(memory_format=torch.channels_last_3d)
@@ -174,9 +176,9 @@ def _corrected(even: Array, floor: float | None, p: Params, rt: Runtime) -> Arra
     with torch.no_grad():
         if judge(best) > before:  # nothing was won: the answer of non-local PCA stays
             best = Corrected(floor=floor).to(device)
-    size = tuple(min(n, 160) for n in noisy.shape)
+    size = tuple(min(n, 160) for n in around.shape[1:])
     tiling = Tiling((size[0], size[1], size[2]), overlap=0.1, multiple=1)
-    answer = run_net(best, volumes[:2].cpu().numpy(), tiling, rt).mean[0]
+    answer = run_net(best, around[:2], tiling, rt).mean[0]
     return np.asarray(answer[tuple(slice(4, 4 + n) for n in even.shape)], dtype=np.float32)
 
 

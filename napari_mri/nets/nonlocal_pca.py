@@ -83,10 +83,10 @@ def cleaned(image: torch.Tensor, floor: float | None = None, report: Report | No
             soft = _blurred(image)
             air = None if floor is None else _mean(image, 5).clamp_(max=floor + 1)
             bare = -math.inf if floor is None else floor + 0.5
-            made = _stage(image, soft, None, air, bare, pool, lambda f: tell(0.4 * f))
+            made = _stage(image, soft, False, air, bare, pool, lambda f: tell(0.4 * f))
             again = 2 if _brightest(image) < NOISY else 1
             for n in range(again):
-                made = _stage(image, made, made, air, bare, pool, lambda f, n=n: tell(0.4 + 0.45 * (n + f) / again))
+                made = _stage(image, made, True, air, bare, pool, lambda f, n=n: tell(0.4 + 0.45 * (n + f) / again))
             even = _evened(image, made, bare, pool, lambda f: tell(0.85 + 0.15 * f))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -152,23 +152,23 @@ def _tiles(shape: tuple[int, ...], first: int) -> Iterator[_Tile]:
 def _stage(
     image: torch.Tensor,
     guide: torch.Tensor,
-    pilot: torch.Tensor | None,
+    wiener: bool,
     air: torch.Tensor | None,
     bare: float,
     pool: ThreadPoolExecutor,
     report: Report,
 ) -> torch.Tensor:
-    """Clean groups of cubes that are alike in `guide`; by thresholds, or by a Wiener filter led by `pilot`.
+    """Clean groups of cubes that are alike in `guide`; by thresholds, or by a Wiener filter led by the same.
 
     Cubes whose mean is not over `bare` are left out; `air` takes their place.
     """
     noisy, led = _padded(image, REACH, REACH + SIDE), _padded(guide, REACH, REACH + SIDE)
     total, weight = torch.zeros_like(noisy), torch.zeros_like(noisy)
     # The second stage's cubes straddle the borders of the first one's.
-    tiles = list(_tiles(tuple(image.shape), 0 if pilot is None else SIDE // 2))
+    tiles = list(_tiles(tuple(image.shape), SIDE // 2 if wiener else 0))
 
     def work(tile: _Tile) -> tuple[torch.Tensor, torch.Tensor]:
-        return _tile(noisy[tile.box], led[tile.box], tile.corners, pilot is not None, bare)
+        return _tile(noisy[tile.box], led[tile.box], tile.corners, wiener, bare)
 
     for n, (tile, (part, share)) in enumerate(zip(tiles, pool.map(work, tiles), strict=True)):
         total[tile.box] += part
