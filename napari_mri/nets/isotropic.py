@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from napari_mri.nets.half import half_precision
 from napari_mri.nets.unet import Conv3d
 
 SLOPE = 0.2
@@ -119,9 +120,7 @@ class Halved(nn.Module):
 
     def forward(self, pair: torch.Tensor) -> torch.Tensor:
         """(B, 2, I, J, K) to (B, 8, I, J, K)."""
-        on_gpu = pair.device.type == "cuda"
-        kind = torch.float16 if on_gpu else torch.bfloat16
-        with torch.autocast(pair.device.type, kind, enabled=on_gpu or self.half_is_quick):
+        with half_precision(pair.device, self.half_is_quick):
             return self.net(pair[:, :1], pair[:, 1:]).float()
 
 

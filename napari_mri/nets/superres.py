@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from napari_mri.nets.half import half_precision
+
 PARTS = 8
 """Into how many parts a slice is told."""
 FACTS = 5
@@ -143,9 +145,7 @@ class Informed(nn.Module):
     def forward(self, scan: torch.Tensor) -> torch.Tensor:
         """(B, 1, K, I, J) to (B, `PARTS`, K, I, J)."""
         told = torch.tensor([self.told] * len(scan), device=scan.device)
-        on_gpu = scan.device.type == "cuda"
-        kind = torch.float16 if on_gpu else torch.bfloat16
-        with torch.autocast(scan.device.type, kind, enabled=on_gpu or self.half_is_quick):
+        with half_precision(scan.device, self.half_is_quick):
             return self.net(scan, told).float()
 
 
