@@ -82,8 +82,8 @@ def finite(data: NDArray[Any]) -> Array:
     return np.where(good, out, lowest).astype(np.float32)
 
 
-def unit_scaled(data: Array) -> Array:
-    """Scale as synthetic heads are: the darkest is 0, the 99.5th percentile of what is not air 1, at most 1.5.
+def unit_scale(data: NDArray[Any]) -> Scale | None:
+    """Return the scale of synthetic heads: the darkest is 0, the 99.5th percentile of what is not air 1; None for one value.
 
     Parameters
     ----------
@@ -93,9 +93,20 @@ def unit_scaled(data: Array) -> Array:
     low = float(np.quantile(some, 0.001)) if some.size > 1000 else float(some.min())
     shown = some[some > low + 1e-3 * (float(some.max()) - low)]
     top = float(np.quantile(shown, 0.995)) if shown.size > 10 else float(data.max())
-    if not top > low:
-        return np.zeros_like(data)
-    return np.asarray(np.clip((data - low) / (top - low), 0, 1.5), dtype=np.float32)
+    return Scale(low, top - low) if top > low else None
+
+
+def unit_scaled(data: Array, scale: Scale | None = None) -> Array:
+    """Scale as synthetic heads are (`unit_scale`), 0 to 1.5; 0 where all is one value.
+
+    Parameters
+    ----------
+    data : ndarray, (I, J, K)
+    scale : Scale, optional
+        Of the whole, if this is a part of it.
+    """
+    scale = scale or unit_scale(data)
+    return np.zeros_like(data) if scale is None else np.asarray(np.clip(scale.there(data), 0, 1.5), dtype=np.float32)
 
 
 def resampled(

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Volume
 from napari_mri.engine import fit
+from napari_mri.models._click3d_zoom import straight
 from napari_mri.models._marks import Places, Pointed
+from napari_mri.models._tones import TRUST, Tones, sharpened
 
 Array = NDArray[np.float32]
 Meaning = tuple[int, int]
@@ -26,23 +28,34 @@ MOST_ML = 30_000.0
 """Fields of view beyond this show a body, and would take gigabytes."""
 LEAST_SURE = 0.4
 """A click on less than this probability of any structure means nothing to the map."""
-MOST_ODD = 3.0
+MOST_ODD = 4.2
 """How unlikely (see `Anatomy.filling`) the faces of a box may be, given a structure, for the box to mean it."""
-FAVOUR = 1.2
+FAVOUR = 0.4
 """So much less odd is a box that means the brain: it is boxed more often than what lies around it, and drawn more loosely."""
 FAR_OUT = 16.0
 """One face that is off by more than so many variances tells no more than that."""
 UNKNOWN_REACH = (0.0, 3.0)
 """Mean and spread, mm, of how far a structure reaches beyond its map, where that was not measured."""
+SOME_VOXELS = 600_000
+"""Voxels of the scan itself from which histograms are taken once more."""
+UNSEEN = 0.004
+"""What is less likely than this by its place is not looked for."""
 CRUMB = 0.1
 """Pieces smaller than this share of the largest do not count for how far a structure reaches."""
 AIR, INNER, BRAIN = 0, range(1, 21), -1
+LESION = 17
+DOUBT, CLEARLY = 0.05, 2.0
+"""Share of its own errors in the map; and how much likelier (log odds) marks must be by another structure to mean that."""
+FAR_MM, DEEP_IN, HERE = 8.0, 0.5, 0.1
+"""Marks this far from what was meant, or this deep in it (1 = the deepest), say that it is something else; if it is so likely there."""
+UNSURE = -1.2
+"""Log probability of a mark where nothing was sure so far."""
 SPREAD = frozenset((1, 2))
 """White matter and cortex: both sides of them are as good as the brain."""
 ASIDE = 0.03
 """A new mark on less than this probability of what was meant so far says that more is meant."""
-APART_MM = 20.0
-"""If it lies at least this far from the marks before: nearer by, the map may be wrong about an edge."""
+APART_MM, BESIDE_MM = 20.0, 10.0
+"""If it lies at least this far from the marks before, and from the structure: nearer by, the map may be wrong about an edge."""
 DEEP, SHALLOW = 0.8, 0.6
 """Who clicks this deep in the brain (1 = the deepest), and nearer to the border of the structure there than this, means the brain."""
 SHEETS = frozenset((2, 22, 23, 26, 29))
@@ -97,12 +110,18 @@ class Anatomy:
     grid : Grid
         Of 2 mm.
     key : Key
+    tones : Tones, optional
+        What the structures look like in this scan.
+    scale : Scale
+        From the scan's intensities to those of `tones`.
     """
 
     names: NDArray[np.uint8]
     right: NDArray[np.uint8]
     grid: Grid
     key: Key
+    tones: Tones | None = None
+    scale: fit.Scale = fit.Scale()
 
     def meant(self, told: Pointed) -> Meaning | None:
         """Return what is pointed at; None if unsure.
@@ -140,11 +159,89 @@ class Anatomy:
             return None
         if int(there.argmax()) == number and number not in SPREAD:
             return number, 0
+        if number not in SPREAD and self._away(meaning, new) < BESIDE_MM:
+            return None
         return BRAIN, 0
+
+    def instead(self, meaning: Meaning | None, told: Pointed) -> Meaning | None:
+        """Return the structure that all marks together speak for, if they clearly do not for what was meant; else None."""
+        if (meaning is not None and meaning[0] == BRAIN) or not len(told.inside):
+            return None
+        first = self._at_each(told.inside[:1])
+        best: tuple[float, Meaning | None] = (-np.inf, None)
+        before = len(told.inside) * UNSURE if meaning is None else -np.inf
+        marks = [(self._at_each(places), sign) for places, sign in ((told.inside, True), (told.outside, False))]
+        for other in self._meanings():
+            number, side = other
+            if number in (BRAIN, LESION) or (number in self.key.paired and side == 0 and other != meaning):
+                continue
+            if other != meaning and first[0][number, 0] < HERE:
+                continue
+            score = 0.0
+            for (names, right), sign in marks:
+                there = names[number] * (right if side > 0 else 1 - right if side < 0 else 1.0)
+                score += float(np.log(np.where(sign, there, 1 - there) * (1 - DOUBT) + DOUBT).sum())
+            if other == meaning:
+                before = score
+            elif score > best[0]:
+                best = score, other
+        return best[1] if best[0] > before + CLEARLY else None
+
+    def far_off(self, meaning: Meaning, told: Pointed) -> bool:
+        """Whether marks say that what was meant is wrong not only at its edge."""
+        from scipy.ndimage import distance_transform_edt
+
+        if len(told.inside):
+            return self._away(meaning, told.inside) > FAR_MM
+        part = self._block(meaning[0])
+        depth = distance_transform_edt(np.pad(self._map(*meaning, part) > 0.5, 1))
+        at = [np.clip(a - p.start + 1, 0, n - 1) for a, p, n in zip(self._spots(told.outside), part, depth.shape, strict=True)]
+        return bool(float(depth[tuple(at)].max()) >= DEEP_IN * float(depth.max()))
 
     def shown(self, meaning: Meaning) -> Array:
         """Return how much each voxel (I, J, K) belongs to what is meant, 0 to 1."""
         return self._map(*meaning, (slice(None),) * 3)
+
+    def shown_on(self, meaning: Meaning, look: Grid, image: Array) -> Array:
+        """Return how much each voxel of a finer grid belongs to what is meant, 0 to 1, by place and by brightness.
+
+        Parameters
+        ----------
+        meaning : tuple of int
+        look : Grid
+            Axes parallel to those of the scan.
+        image : ndarray, `look.shape`
+            The scan there.
+        """
+        tones = self.tones
+        if tones is None:
+            return straight(self.shown(meaning), self.grid, look, zero_outside=True)
+        number, side = meaning
+        own = np.isin(tones.which, np.arange(INNER.start, INNER.stop) if number == BRAIN else number)
+        place = (tones.share * own).sum(axis=0, dtype=np.float32)
+        if side:
+            right = self.right.astype(np.float32) / np.float32(255)
+            place *= right if side > 0 else 1 - right
+        found = straight(place, self.grid, look, zero_outside=True)
+        open_ = (found > UNSEEN) & (found < 1 - UNSEEN)
+        spots = np.nonzero(open_)
+        # Places are interpolated; what else may stand there, and how bright it is, is that of the nearest voxel.
+        at = nearest(look, spots, self.grid)
+        tone = tones.bins(fit.unit_scaled(image[spots], self.scale), at)
+        which = tones.which.reshape(len(tones.which), -1)[:, at]
+        share = tones.share.reshape(which.shape[0], -1)[:, at].astype(np.float32)
+        mine = own.reshape(which.shape[0], -1)[:, at]
+        likely = share * tones.looks[which, tone]
+        inside, outside = (likely * mine).sum(axis=0), (likely * ~mine).sum(axis=0)
+        in_share = (share * mine).sum(axis=0)
+        # Where only what is meant may stand (its other side, say), brightness tells nothing.
+        out_share = (share * ~mine).sum(axis=0)
+        known = (in_share > UNSEEN) & (out_share > UNSEEN)
+        gain = np.ones_like(inside)
+        gain[known] = (inside[known] * out_share[known] / (outside[known] * in_share[known])) ** TRUST
+        odds = found[spots] / (1 - found[spots]) * gain
+        found[spots] = odds / (1 + odds)
+        return found
 
     def filling(self, box: NDArray[np.float64]) -> Meaning | None:
         """Return the structure, or the whole brain, that fits a box (2, 3) patient mm; None if none does.
@@ -188,6 +285,14 @@ class Anatomy:
         own = distance_transform_edt(np.pad(self._map(number, self._side(number, places), part) > 0.5, 1))
         near = [np.clip(a - p.start + 1, 0, n - 1) for a, p, n in zip(at, part, own.shape, strict=True)]
         return bool(float(own[tuple(near)].min()) < SHALLOW * float(own.max()))
+
+    def _away(self, meaning: Meaning, places: Places) -> float:
+        """Return how far the nearest of places (P, 3) patient mm is from what is meant."""
+        spots = np.argwhere(self.shown(meaning) > 0.5)
+        if not len(spots):
+            return float("inf")
+        mm = self.grid.to_patient(spots)
+        return min(float(np.linalg.norm(mm - place, axis=1).min()) for place in places)
 
     def _block(self, number: int) -> tuple[slice, ...]:
         """Return the box that a structure lies in, all of the grid for the brain."""
@@ -234,10 +339,25 @@ class Anatomy:
         values: NDArray[np.float64] = maps[(slice(None), *self._spots(places))].mean(axis=1) / 255.0
         return values
 
+    def _at_each(self, places: Places) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return how likely each structure is at patient mm (P, 3), (N, P), and how likely it is the right side, (P,)."""
+        at = self._spots(places)
+        return self.names[(slice(None), *at)] / 255.0, self.right[at] / 255.0
+
     def _spots(self, places: Places) -> tuple[NDArray[np.int_], ...]:
         """Return the voxels nearest to patient mm (P, 3), as an index of three (P,)."""
         top = np.asarray(self.grid.shape) - 1
         return tuple(np.clip(np.rint(self.grid.to_voxels(places)).astype(int), 0, top).T)
+
+
+def nearest(grid: Grid, spots: tuple[NDArray[np.intp], ...], coarse: Grid) -> NDArray[np.intp]:
+    """Return the flat voxels of a coarse grid that lie nearest to those of a grid of parallel axes, an index of three."""
+    offset, ratio = coarse.to_voxels(grid.to_patient((0, 0, 0))), np.divide(grid.spacing, coarse.spacing)
+    near = [
+        np.clip(np.rint(o + r * s), 0, n - 1).astype(np.intp)
+        for o, r, s, n in zip(offset, ratio, spots, coarse.shape, strict=True)
+    ]
+    return np.ravel_multi_index((near[0], near[1], near[2]), coarse.shape)
 
 
 def both_ways(ask: Callable[[Array], Array], image: Array) -> Array:
@@ -279,20 +399,29 @@ def anatomy_of(scan: Volume, ask: Callable[[Array], Array], key: Key) -> Anatomy
     grid = scan.grid.respaced((STEP_MM,) * 3)
     if np.prod(grid.shape) * STEP_MM**3 > MOST_ML * 1000:
         return None
-    small = fit.unit_scaled(fit.resampled(scan.data, scan.grid, grid))
-    if not small.any():
+    small = fit.resampled(scan.data, scan.grid, grid)
+    scale = fit.unit_scale(small)
+    if scale is None:
         return None
+    small = fit.unit_scaled(small, scale)
     full = np.pad(small, [(0, -n % MULTIPLE) for n in small.shape])
     logits = both_ways(ask, full)[:, : small.shape[0], : small.shape[1], : small.shape[2]]
-    names = np.empty((len(logits) - 1, *small.shape), dtype=np.uint8)
-    inner = 0.0
+    maps = logits[:-1]
     for start in range(0, small.shape[0], 8):  # a few slices at a time: all of them are hundreds of megabytes
-        part = logits[:-1, start : start + 8]
-        part = np.exp(part - part.max(axis=0))
-        part *= np.float32(255) / part.sum(axis=0)
-        inner += float(part[INNER.start : INNER.stop].sum()) / 255 * STEP_MM**3 / 1000
-        names[:, start : start + 8] = np.rint(part, out=part)
+        part = maps[:, start : start + 8]
+        part -= part.max(axis=0)
+        np.exp(part, out=part)
+        part /= part.sum(axis=0)
+    inner = float(maps[INNER.start : INNER.stop].sum()) * STEP_MM**3 / 1000
     if not HEAD_ML[0] <= inner <= HEAD_ML[1]:
         return None
     right = 1 / (1 + np.exp(-np.clip(logits[-1], -30, 30)))
-    return Anatomy(names, np.rint(right * 255).astype(np.uint8), grid, key)
+    names, tones = sharpened(maps, small, STEP_MM)
+    if tones is not None:
+        some = np.random.default_rng(0).integers(0, scan.data.size, SOME_VOXELS)
+        spots = np.unravel_index(some, scan.grid.shape)
+        at = nearest(scan.grid, spots, grid)
+        open_ = tones.share[0].reshape(-1)[at] < 1
+        values = fit.finite(scan.data[spots][open_])
+        tones = tones.refitted(fit.unit_scaled(values, scale), at[open_])
+    return Anatomy(names, np.rint(right * 255).astype(np.uint8), grid, key, tones, scale)

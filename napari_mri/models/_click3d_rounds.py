@@ -108,14 +108,19 @@ class Rounds:
         boxes = [voxel_box(box, self.grid) for box in told.boxes]
         return np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)
 
-    def around(self, low: NDArray[Any], high: NDArray[Any], told: Pointed) -> Grid:
-        """Return a crop around an object's box (voxels of the scan) and the marks on it, with room to see beyond."""
+    def around(self, low: NDArray[Any], high: NDArray[Any], told: Pointed, most: int = 0) -> Grid:
+        """Return a crop around an object's box (voxels of the scan) and the marks on it, with room to see beyond.
+
+        Its sides are at most `most` voxels, of no less than a millimetre or the scan's own spacing, if that is told.
+        """
         step = np.asarray(self.grid.spacing)
         if len(told.inside):
             spots = self.grid.to_voxels(told.inside)
             low, high = np.minimum(low, spots.min(axis=0)), np.maximum(high, spots.max(axis=0))
         size = (high - low) * step
         room = self.room * np.maximum(0.2 * size, max(6.0, 0.12 * float(size.max()))) / step
+        if most:
+            return crop_grid(self.grid, low - room, high + room, 2, most, max(1.0, float(min(step))))
         most = self.most // self.multiple * self.multiple
         return crop_grid(self.grid, low - room, high + room, self.multiple, most, FINEST * min(step))
 

@@ -17,9 +17,10 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.model import SEGMENT, Card, Model, Runtime, Session, Wants, Weights, knob
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Mask, Point, Prompts, Scribble
 from napari_mri.core.volume import Labels, Volume
-from napari_mri.models._anatomy import SHEETS, Anatomy, Key, Meaning, anatomy_of
+from napari_mri.engine import fit
+from napari_mri.models._anatomy import Anatomy, Key, Meaning, anatomy_of
 from napari_mri.models._click3d_rounds import Answer, Rounds, extent, touched
-from napari_mri.models._click3d_zoom import Pyramid, carried
+from napari_mri.models._click3d_zoom import Pyramid, straight
 from napari_mri.models._marks import Pointed, sorted_out, voxel_box
 
 Array = NDArray[np.float32]
@@ -43,8 +44,14 @@ CARD = Card(
     rank=10,
 )
 
-NEAR_MM = 6.0
-"""How far a correction reaches where the map of anatomy leads."""
+FINE_SIDE = 144
+"""Longest side of a crop in which place and brightness tell what belongs to a structure, voxels."""
+REACH, LEAST_MM, WINDOW_MM = 2.0, 2.0, 24.0
+"""A correction of such an answer reaches about so many times as far as it is from the outline; at least; at most within."""
+ALIKE = 0.15
+"""What differs from the place of a correction by more than this share of the scan's range is hardly corrected with it."""
+MARGIN = 2.0
+"""Log odds at the place of a correction, at least."""
 KEEP_STATES = 12
 """Answers kept for undo; older ones are worked out again, to the same voxel."""
 
@@ -142,24 +149,30 @@ class Clicking(Session):
             return self.anatomy.filling(told.boxes[0]) if before is None and not len(told.inside) else None
         if before is None:
             return self.anatomy.meant(told)
-        # Whoever has begun to correct does not mean something else.
-        if len(prompts) > FIRST_MARKS or not all(mark.positive for mark in prompts):
+        if len(prompts) <= FIRST_MARKS and all(mark.positive for mark in prompts):
+            # Whoever has begun to correct does not mean more.
+            new = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid).inside
+            earlier = sorted_out(Prompts(prompts.marks[:-1]), self.scan.grid).inside
+            more = self.anatomy.more(before.meaning, earlier, new) if len(new) and len(earlier) else None
+            if more is not None:
+                return more
+        newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
+        if len(prompts) > FIRST_MARKS or before.meaning is None or not self.anatomy.far_off(before.meaning, newest):
             return None
-        new = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid).inside
-        if not len(new):
-            return None
-        return self.anatomy.more(before.meaning, sorted_out(Prompts(prompts.marks[:-1]), self.scan.grid).inside, new)
+        return self.anatomy.instead(before.meaning, told)
 
     def _shown(self, anatomy: Anatomy, meaning: Meaning, told: Pointed) -> Answer | None:
-        """Return what the map has for a meaning, in a crop around it; None if that is nothing."""
+        """Return what place and brightness have for a meaning, in a fine crop around it; None if that is nothing."""
         found, grid = anatomy.shown(meaning), anatomy.grid
         kept = touched(found > 0.5, grid, told)
         span = extent(kept)
         if span is None:
             return None
         ends = self.scan.grid.to_voxels(grid.to_patient(np.array([span[0] - 0.5, span[1] + 0.5])))
-        look = self._rounds.around(ends.min(axis=0), ends.max(axis=0), told)
-        return Answer(carried(np.where(kept | (found <= 0.5), found, np.float32(0)), grid, look), look)
+        look = self._rounds.around(ends.min(axis=0), ends.max(axis=0), told, FINE_SIDE)
+        sure = anatomy.shown_on(meaning, look, self.pyramid.view(look))
+        kept = touched(sure > 0.5, look, told)
+        return Answer(np.where(kept | (sure <= 0.5), sure, np.float32(0)), look)
 
     def close(self) -> None:
         """Let go of the copies of the scan, and of what was named in it."""
@@ -176,6 +189,14 @@ class Clicking(Session):
         shown = None if new is None or self.anatomy is None else self._shown(self.anatomy, new, told)
         if shown is not None:
             meaning, known = new, shown
+        if shown is not None and known is not None:
+            for mark in prompts if len(prompts) > 1 else ():
+                known = self._corrected(known, sorted_out(Prompts((mark,)), self.scan.grid), gently=True)
+            return State.of(known.found, known.look, meaning)
+        if meaning is not None and known is not None:
+            newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
+            known = self._corrected(known, newest)
+            return State.of(known.found, known.look, meaning)
         asking = self._rounds.play(told, known)
         ask = next(asking)
         while True:
@@ -184,11 +205,24 @@ class Clicking(Session):
             except StopIteration as done:
                 answer: Answer = done.value
                 break
-        if meaning is not None and meaning[0] in SHEETS and known is not None:
-            newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
-            corrected = np.concatenate([newest.inside, newest.outside]) if shown is None else newest.inside[:0]
-            answer = steadied(known, answer, corrected)
         return State.of(answer.found, answer.look, meaning)
+
+    def _corrected(self, known: Answer, told: Pointed, gently: bool = False) -> Answer:
+        """Turn an answer near new marks, where the brightness is theirs; `gently` only where it says otherwise."""
+        look = known.look
+        image = self.pyramid.view(look)
+        if self.anatomy is not None and self.anatomy.tones is not None:
+            shade = straight(self.anatomy.tones.shade, self.anatomy.grid, look)
+            image = fit.unit_scaled(image, self.anatomy.scale) * np.exp(-shade)
+        found = known.found.clip(0.004, 0.996)
+        odds = np.log(found / (1 - found))
+        for places, sign in ((told.inside, 1.0), (told.outside, -1.0)):
+            for spot in look.to_voxels(places[:: max(1, len(places) // 16)]):
+                at = np.clip(np.rint(spot).astype(int), 0, np.asarray(look.shape) - 1)
+                if gently and sign * odds[tuple(at)] > 0:
+                    continue
+                odds = leant(odds, image, spot, np.asarray(look.spacing), sign)
+        return Answer((1 / (1 + np.exp(-odds))).astype(np.float32), look)
 
     def _asked(self, crop: Grid, told: Pointed, before: Array | None) -> Array:
         """Run the network on a crop and on its mirror image; returns the mean probabilities (I, J, K)."""
@@ -215,7 +249,7 @@ class Clicking(Session):
         if (high > low).all():
             part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
             target = grid.cropped(low, high)
-            found = carried(state.probability(), state.grid, target) > self.p.level
+            found = straight(state.probability(), state.grid, target, zero_outside=True) > self.p.level
             found &= _in_boxes(told, target)
             mask[part] = found if self.p.pieces else touched(found, target, told)
         return self.scan.with_labels(mask, {1: "object"})
@@ -235,26 +269,29 @@ def loaded(path: Path, device: str) -> Any:
     return net.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
 
 
-def steadied(known: Answer, answer: Answer, places: NDArray[np.float64]) -> Answer:
-    """Keep what is known but for what the network says near new marks.
+def leant(odds: Array, image: Array, spot: NDArray[np.float64], spacing: NDArray[np.float64], sign: float) -> Array:
+    """Return log odds (I, J, K) that say what a mark at a voxel says, there and near it where it is as bright.
 
-    Skin, bone and marrow are sheets around the whole head: the network, which learned to fit a crop to an object, loses
-    most of them at a correction.
-
-    Parameters
-    ----------
-    known, answer : Answer
-    places : ndarray, (N, 3) patient mm
-        The new marks.
+    How far it reaches follows from how far it lies from the outline: whoever clicks in the middle of what is wrong
+    is as far from the outline as from the true one.
     """
-    found = known.found
-    if len(places):
-        look = known.look
-        spots = np.stack(np.meshgrid(*[np.arange(n) for n in look.shape], indexing="ij"), axis=-1).reshape(-1, 3)
-        away = np.min([((spots - p) * look.spacing / NEAR_MM) ** 2 @ np.ones(3) for p in look.to_voxels(places)], axis=0)
-        near = np.exp(-0.5 * away).reshape(look.shape).astype(np.float32)
-        found = found + near * (carried(answer.found, answer.look, look) - found)
-    return Answer(found, known.look)
+    from scipy.ndimage import distance_transform_edt
+
+    at = np.clip(np.rint(spot).astype(int), 0, np.asarray(odds.shape) - 1)
+    room = np.ceil(WINDOW_MM / spacing).astype(int)
+    low, high = np.maximum(at - room, 0), np.minimum(at + room + 1, odds.shape)
+    part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    here = tuple(at - low)
+    wrong = (odds[part] < 0) if sign > 0 else (odds[part] > 0)
+    depth = float(distance_transform_edt(wrong, spacing)[here]) if not wrong.all() else float(WINDOW_MM)
+    width = max(LEAST_MM, REACH * depth)
+    axes = np.ogrid[tuple(slice(0, n) for n in odds[part].shape)]
+    away = sum(((a - h) * s) ** 2 for a, h, s in zip(axes, here, spacing, strict=True))
+    tone = float(image[part][tuple(slice(max(0, h - 1), h + 2) for h in here)].mean())
+    like = np.exp(-0.5 * away / width**2 - 0.5 * ((image[part] - tone) / ALIKE) ** 2)
+    odds = odds.copy()
+    odds[part] += sign * (max(0.0, -sign * float(odds[tuple(at)])) + MARGIN) * like
+    return odds
 
 
 def named(path: Path, device: str) -> tuple[Callable[[Array], Array], Key]:
