@@ -42,7 +42,7 @@ UNSEEN = 0.004
 """What is less likely than this by its place is not looked for."""
 CRUMB = 0.1
 """Pieces smaller than this share of the largest do not count for how far a structure reaches."""
-AIR, INNER, BRAIN = 0, range(1, 21), -1
+INNER, BRAIN = range(1, 21), -1
 LESION = 17
 DOUBT, CLEARLY = 0.05, 2.0
 """Share of its own errors in the map; and how much likelier (log odds) marks must be by another structure to mean that."""
@@ -130,10 +130,10 @@ class Anatomy:
         """
         here = self._at(self.names, told.inside)
         beside = self._at(self.names, told.outside) if len(told.outside) else np.zeros_like(here)
-        number = int((here - beside).argmax())
+        number = int((here - beside)[1:].argmax()) + 1  # nobody points at air
         if self._inner(told.inside).min() > 0.5 and self._mid_brain(number, told.inside):
             return BRAIN, 0
-        if number == AIR or here[number] < LEAST_SURE:
+        if here[number] < LEAST_SURE:
             return None
         return number, self._side(number, told.inside)
 
@@ -187,16 +187,18 @@ class Anatomy:
                 best = score, other
         return best[1] if best[0] > before + CLEARLY else None
 
-    def far_off(self, meaning: Meaning, told: Pointed) -> bool:
-        """Whether marks say that what was meant is wrong not only at its edge."""
+    def far_off(self, meaning: Meaning, told: Pointed) -> float:
+        """Return how far, mm, marks are from the edge of what was meant, if that is so far that it is not only the edge; else 0."""
         from scipy.ndimage import distance_transform_edt
 
         if len(told.inside):
-            return self._away(meaning, told.inside) > FAR_MM
+            away = self._away(meaning, told.inside)
+            return away if away > FAR_MM else 0.0
         part = self._block(meaning[0])
         depth = distance_transform_edt(np.pad(self._map(*meaning, part) > 0.5, 1))
         at = [np.clip(a - p.start + 1, 0, n - 1) for a, p, n in zip(self._spots(told.outside), part, depth.shape, strict=True)]
-        return bool(float(depth[tuple(at)].max()) >= DEEP_IN * float(depth.max()))
+        deepest = float(depth[tuple(at)].max())
+        return deepest * STEP_MM if deepest >= DEEP_IN * float(depth.max()) else 0.0
 
     def shown(self, meaning: Meaning) -> Array:
         """Return how much each voxel (I, J, K) belongs to what is meant, 0 to 1."""

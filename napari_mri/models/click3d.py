@@ -70,6 +70,10 @@ class Params:
     )
 
 
+NOTHING: Meaning = (-2, 0)
+"""Marks say that the object is nothing that the map of anatomy knows."""
+WRONG_MM = 4.0
+"""A mark beside the object this deep in the middle of what was meant says that nothing of the kind was."""
 FIRST_MARKS = 3
 """Marks within which more may come to be meant than at first."""
 
@@ -157,9 +161,11 @@ class Clicking(Session):
             if more is not None:
                 return more
         newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
-        if len(prompts) > FIRST_MARKS or before.meaning is None or not self.anatomy.far_off(before.meaning, newest):
+        if len(prompts) > FIRST_MARKS or before.meaning is None:
             return None
-        return self.anatomy.instead(before.meaning, told)
+        far = self.anatomy.far_off(before.meaning, newest)
+        other = self.anatomy.instead(before.meaning, told) if far else None
+        return NOTHING if other is None and len(newest.outside) and far >= WRONG_MM else other
 
     def _shown(self, anatomy: Anatomy, meaning: Meaning, told: Pointed) -> Answer | None:
         """Return what place and brightness have for a meaning, in a fine crop around it; None if that is nothing."""
@@ -186,6 +192,8 @@ class Clicking(Session):
         known = None if before is None else Answer(before.probability(), before.grid)
         meaning = None if before is None else before.meaning
         new = self._meant(prompts, told, before)
+        if new == NOTHING:
+            new = meaning = known = None
         shown = None if new is None or self.anatomy is None else self._shown(self.anatomy, new, told)
         if shown is not None:
             meaning, known = new, shown
