@@ -30,8 +30,11 @@ LEAST_SURE = 0.4
 """A click on less than this probability of any structure means nothing to the map."""
 MOST_ODD = 4.2
 """How unlikely (see `Anatomy.filling`) the faces of a box may be, given a structure, for the box to mean it."""
-FAVOUR = 0.4
-"""So much less odd is a box that means the brain: it is boxed more often than what lies around it, and drawn more loosely."""
+FAVOUR, DISFAVOUR = 0.4, 0.6
+"""So much less odd is a box that means the brain: it is boxed more often than what lies around it, and drawn more loosely.
+And so much odder is one around a shell of the brain."""
+SHELLS = frozenset((22, 24))
+"""Marrow of the skull, and sinuses with the dura: nearly as large as the brain."""
 FAR_OUT = 16.0
 """One face that is off by more than so many variances tells no more than that."""
 UNKNOWN_REACH = (0.0, 3.0)
@@ -43,11 +46,12 @@ UNSEEN = 0.004
 CRUMB = 0.1
 """Pieces smaller than this share of the largest do not count for how far a structure reaches."""
 INNER, BRAIN = range(1, 21), -1
-LESION = 17
+CORTEX, LESION = 2, 17
 DOUBT, CLEARLY = 0.05, 2.0
 """Share of its own errors in the map; and how much likelier (log odds) marks must be by another structure to mean that."""
-FAR_MM, DEEP_IN, HERE = 8.0, 0.5, 0.1
-"""Marks this far from what was meant, or this deep in it (1 = the deepest), say that it is something else; if it is so likely there."""
+DEEP_IN, EDGE_MM, HERE = 0.6, 3.0, 0.1
+"""A mark beside the object this deep in what was meant (1 = the deepest), and no nearer than this to its edge, says that it is
+something else; if that is so likely where the first mark is."""
 UNSURE = -1.2
 """Log probability of a mark where nothing was sure so far."""
 SPREAD = frozenset((1, 2))
@@ -58,8 +62,8 @@ APART_MM, BESIDE_MM = 20.0, 10.0
 """If it lies at least this far from the marks before, and from the structure: nearer by, the map may be wrong about an edge."""
 DEEP, SHALLOW = 0.8, 0.6
 """Who clicks this deep in the brain (1 = the deepest), and nearer to the border of the structure there than this, means the brain."""
-SHEETS = frozenset((2, 22, 23, 26, 29))
-"""Cortex, marrow, bone, skin, the tissue under it: too wide and thin for a crop around them."""
+WHOLE = frozenset(((BRAIN, 0), (1, 0), (2, 0), (16, 0)))
+"""A box around all white matter, all cortex or the fluid around them is one around the brain."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +163,7 @@ class Anatomy:
             return None
         if int(there.argmax()) == number and number not in SPREAD:
             return number, 0
-        if number not in SPREAD and self._away(meaning, new) < BESIDE_MM:
+        if self._away(meaning, new) < BESIDE_MM:
             return None
         return BRAIN, 0
 
@@ -187,18 +191,17 @@ class Anatomy:
                 best = score, other
         return best[1] if best[0] > before + CLEARLY else None
 
-    def far_off(self, meaning: Meaning, told: Pointed) -> float:
-        """Return how far, mm, marks are from the edge of what was meant, if that is so far that it is not only the edge; else 0."""
+    def denied(self, meaning: Meaning, told: Pointed) -> float:
+        """Return how deep, mm, marks beside the object lie in what was meant, if that is in its middle; else 0."""
         from scipy.ndimage import distance_transform_edt
 
-        if len(told.inside):
-            away = self._away(meaning, told.inside)
-            return away if away > FAR_MM else 0.0
+        if not len(told.outside) or meaning[0] == CORTEX:  # which is deep nowhere
+            return 0.0
         part = self._block(meaning[0])
         depth = distance_transform_edt(np.pad(self._map(*meaning, part) > 0.5, 1))
         at = [np.clip(a - p.start + 1, 0, n - 1) for a, p, n in zip(self._spots(told.outside), part, depth.shape, strict=True)]
         deepest = float(depth[tuple(at)].max())
-        return deepest * STEP_MM if deepest >= DEEP_IN * float(depth.max()) else 0.0
+        return deepest * STEP_MM if deepest >= DEEP_IN * float(depth.max()) and deepest * STEP_MM > EDGE_MM else 0.0
 
     def shown(self, meaning: Meaning) -> Array:
         """Return how much each voxel (I, J, K) belongs to what is meant, 0 to 1."""
@@ -254,7 +257,9 @@ class Anatomy:
         for meaning, ends in self.ends.items():
             mean, spread = self.key.reach(meaning)
             off = (np.concatenate([ends[0] - box[0], box[1] - ends[1]]) - mean) / spread
-            odd = float(np.minimum(off**2, FAR_OUT).mean()) / 2 + float(np.log(spread)) - FAVOUR * (meaning[0] == BRAIN)
+            odd = float(np.minimum(off**2, FAR_OUT).mean()) / 2 + float(np.log(spread)) + DISFAVOUR * (meaning[0] in SHELLS)
+            if meaning in WHOLE:
+                odd, meaning = odd - FAVOUR, (BRAIN, 0)
             if odd < best[0]:
                 best = odd, meaning
         return best[1]

@@ -163,9 +163,9 @@ class Clicking(Session):
         newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
         if len(prompts) > FIRST_MARKS or before.meaning is None:
             return None
-        far = self.anatomy.far_off(before.meaning, newest)
-        other = self.anatomy.instead(before.meaning, told) if far else None
-        return NOTHING if other is None and len(newest.outside) and far >= WRONG_MM else other
+        deep = self.anatomy.denied(before.meaning, newest)
+        other = self.anatomy.instead(before.meaning, told) if deep else None
+        return NOTHING if other is None and deep >= WRONG_MM and len(prompts) == 2 else other
 
     def _shown(self, anatomy: Anatomy, meaning: Meaning, told: Pointed) -> Answer | None:
         """Return what place and brightness have for a meaning, in a fine crop around it; None if that is nothing."""
