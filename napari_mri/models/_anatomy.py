@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mri.core.errors import WeightsProblem
 from napari_mri.core.grid import Grid
+from napari_mri.core.model import Runtime, Weights
 from napari_mri.core.volume import Volume
 from napari_mri.engine import fit
 from napari_mri.models._click3d_zoom import straight
 from napari_mri.models._marks import Places, Pointed
-from napari_mri.models._tones import TRUST, Tones, sharpened
+from napari_mri.models._tones import Tones, nearest, probable, sharpened
 
 Array = NDArray[np.float32]
+Ask = Callable[[Array], Array]
+"""A network: image (I, J, K) to logits (structures + 1, I, J, K)."""
 Meaning = tuple[int, int]
 """A structure (`BRAIN`: the whole brain), and its side: 1 right, -1 left, 0 either or both."""
 
+ANATOMY = Weights("anatomy.safetensors", licence="BSD-3-Clause", shipped=True)
 STEP_MM = 2.0
 MULTIPLE = 16
 HEAD_ML = (500.0, 2600.0)
@@ -125,7 +132,7 @@ class Anatomy:
     grid: Grid
     key: Key
     tones: Tones | None = None
-    scale: fit.Scale = fit.Scale()
+    scale: fit.Scale = field(default_factory=fit.Scale)
 
     def meant(self, told: Pointed) -> Meaning | None:
         """Return what is pointed at; None if unsure.
@@ -232,18 +239,8 @@ class Anatomy:
         spots = np.nonzero(open_)
         # Places are interpolated; what else may stand there, and how bright it is, is that of the nearest voxel.
         at = nearest(look, spots, self.grid)
-        tone = tones.bins(fit.unit_scaled(image[spots], self.scale), at)
-        which = tones.which.reshape(len(tones.which), -1)[:, at]
-        share = tones.share.reshape(which.shape[0], -1)[:, at].astype(np.float32)
-        mine = own.reshape(which.shape[0], -1)[:, at]
-        likely = share * tones.looks[which, tone]
-        inside, outside = (likely * mine).sum(axis=0), (likely * ~mine).sum(axis=0)
-        in_share = (share * mine).sum(axis=0)
-        # Where only what is meant may stand (its other side, say), brightness tells nothing.
-        out_share = (share * ~mine).sum(axis=0)
-        known = (in_share > UNSEEN) & (out_share > UNSEEN)
-        gain = np.ones_like(inside)
-        gain[known] = (inside[known] * out_share[known] / (outside[known] * in_share[known])) ** TRUST
+        shown = fit.unit_scaled(image[spots], self.scale)
+        gain = np.exp(tones.gain(shown, at, own.reshape(len(own), -1)[:, at]))
         odds = found[spots] / (1 - found[spots]) * gain
         found[spots] = odds / (1 + odds)
         return found
@@ -357,17 +354,7 @@ class Anatomy:
         return tuple(np.clip(np.rint(self.grid.to_voxels(places)).astype(int), 0, top).T)
 
 
-def nearest(grid: Grid, spots: tuple[NDArray[np.intp], ...], coarse: Grid) -> NDArray[np.intp]:
-    """Return the flat voxels of a coarse grid that lie nearest to those of a grid of parallel axes, an index of three."""
-    offset, ratio = coarse.to_voxels(grid.to_patient((0, 0, 0))), np.divide(grid.spacing, coarse.spacing)
-    near = [
-        np.clip(np.rint(o + r * s), 0, n - 1).astype(np.intp)
-        for o, r, s, n in zip(offset, ratio, spots, coarse.shape, strict=True)
-    ]
-    return np.ravel_multi_index((near[0], near[1], near[2]), coarse.shape)
-
-
-def both_ways(ask: Callable[[Array], Array], image: Array) -> Array:
+def both_ways(ask: Ask, image: Array) -> Array:
     """Ask about an image (I, J, K) and its mirror image, and average: a mirrored head is a head, its sides are swapped."""
     logits = ask(image)
     mirrored = ask(np.ascontiguousarray(image[::-1]))[:, ::-1]
@@ -392,7 +379,7 @@ def main_voxels(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
     return np.argwhere(keep[pieces]) + [p.start for p in part]
 
 
-def anatomy_of(scan: Volume, ask: Callable[[Array], Array], key: Key) -> Anatomy | None:
+def anatomy_of(scan: Volume, ask: Ask, key: Key) -> Anatomy | None:
     """Name what stands where in a scan; None where it does not look like a head.
 
     Parameters
@@ -413,12 +400,7 @@ def anatomy_of(scan: Volume, ask: Callable[[Array], Array], key: Key) -> Anatomy
     small = fit.unit_scaled(small, scale)
     full = np.pad(small, [(0, -n % MULTIPLE) for n in small.shape])
     logits = both_ways(ask, full)[:, : small.shape[0], : small.shape[1], : small.shape[2]]
-    maps = logits[:-1]
-    for start in range(0, small.shape[0], 8):  # a few slices at a time: all of them are hundreds of megabytes
-        part = maps[:, start : start + 8]
-        part -= part.max(axis=0)
-        np.exp(part, out=part)
-        part /= part.sum(axis=0)
+    maps = probable(logits[:-1])
     inner = float(maps[INNER.start : INNER.stop].sum()) * STEP_MM**3 / 1000
     if not HEAD_ML[0] <= inner <= HEAD_ML[1]:
         return None
@@ -432,3 +414,43 @@ def anatomy_of(scan: Volume, ask: Callable[[Array], Array], key: Key) -> Anatomy
         values = fit.finite(scan.data[spots][open_])
         tones = tones.refitted(fit.unit_scaled(values, scale), at[open_])
     return Anatomy(names, np.rint(right * 255).astype(np.uint8), grid, key, tones, scale)
+
+
+def network(rt: Runtime) -> Ask:
+    """Return the network alone; run by numpy on a processor and in a process that torch is not loaded in."""
+    path = rt.weights(ANATOMY)
+    if rt.device != "cpu" or "torch" in sys.modules:
+        return rt.keep(f"anatomy {path}", lambda: named(path, rt.device))[0]
+    from napari_mri.engine.weights import load_arrays
+    from napari_mri.nets.unet_numpy import Anatomy as Net
+
+    return rt.keep(f"anatomy {path} plain", lambda: Net(load_arrays(path)))
+
+
+def named(path: Path, device: str) -> tuple[Ask, Key]:
+    """Return the network of anatomy, image (I, J, K) to logits (N + 1, I, J, K), and what its answers are."""
+    import torch
+
+    from napari_mri.engine.weights import load
+    from napari_mri.nets.anatomy import BEYOND, NAMES, PAIRED
+    from napari_mri.nets.anatomy import Anatomy as Net
+
+    net, state = Net(), {name: value.float() for name, value in load(path).items()}
+    beyond = state.pop(BEYOND, None)
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise unfit(path, error) from None
+    net = net.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
+
+    def ask(image: Array) -> Array:
+        with torch.inference_mode():
+            answer = net(torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device))
+        return np.asarray(answer[0].float().cpu().numpy())
+
+    return ask, Key(PAIRED, NAMES, None if beyond is None else np.asarray(beyond.numpy()))
+
+
+def unfit(path: Path, error: Exception) -> WeightsProblem:
+    """Return the error of weights that are not those of a network."""
+    return WeightsProblem(f"{path.name} does not fit the network: {error}.", hint="Install the package again.")

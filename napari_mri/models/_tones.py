@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mri.core.grid import Grid
+
 Array = NDArray[np.float32]
 
 LIKELIEST = 5
@@ -39,6 +41,8 @@ BRIGHT = 0.08
 """What is darker than this share of the brightest says nothing about the shading."""
 MOST_SHADE = 1.5
 """Most that shading is taken for, either way, as a logarithm."""
+RARELY = 0.004
+"""What is less likely than this at a place is not there."""
 SMALLEST = 0.02
 """Share of the scan's range below which logarithms are not taken."""
 
@@ -71,6 +75,28 @@ class Tones:
     def bins(self, values: Array, at: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return the nearest bin of each value (V,), that stands at a voxel `at` (V,) of the flat map."""
         return np.rint(_steps(values, self.shade.reshape(-1)[at], self.low, self.high)).astype(np.intp)
+
+    def gain(self, values: Array, at: NDArray[np.intp], own: NDArray[np.bool_]) -> Array:
+        """Return what brightness adds to the log odds of some structures, (V,).
+
+        Parameters
+        ----------
+        values, at : ndarray, (V,)
+            Brightness, and the nearest voxels of the flat map.
+        own : ndarray of bool, (M, V)
+            Which of the likeliest structures there are the ones in question.
+        """
+        tone = self.bins(values, at)
+        which = self.which.reshape(len(self.which), -1)[:, at]
+        share = self.share.reshape(which.shape[0], -1)[:, at].astype(np.float32)
+        likely = share * self.looks[which, tone]
+        inside, outside = (likely * own).sum(axis=0), (likely * ~own).sum(axis=0)
+        in_share, out_share = (share * own).sum(axis=0), (share * ~own).sum(axis=0)
+        # Where only these may stand (or their other side, say), brightness tells nothing.
+        both = (in_share > RARELY) & (out_share > RARELY)
+        found = np.zeros(len(tone), dtype=np.float32)
+        found[both] = np.log(inside[both] * out_share[both] / (outside[both] * in_share[both]))
+        return found * np.float32(TRUST)
 
     def refitted(self, values: Array, at: NDArray[np.intp]) -> Tones:
         """Return the histograms of a finer grid, where noise is stronger and edges are sharper, from some of its voxels.
@@ -218,6 +244,26 @@ def _shading(
         sums.append(gaussian_filter(_quartered(full), SHADE_MM / spacing / 4, mode="nearest"))
     field = np.clip(sums[0] / (sums[1] + 1e-3), -MOST_SHADE, MOST_SHADE)
     return _stretched(field, shape)
+
+
+def nearest(grid: Grid, spots: tuple[NDArray[np.intp], ...], coarse: Grid) -> NDArray[np.intp]:
+    """Return the flat voxels of a coarse grid that lie nearest to those of a grid of parallel axes, an index of three."""
+    offset, ratio = coarse.to_voxels(grid.to_patient((0, 0, 0))), np.divide(grid.spacing, coarse.spacing)
+    near = [
+        np.clip(np.rint(o + r * s), 0, n - 1).astype(np.intp)
+        for o, r, s, n in zip(offset, ratio, spots, coarse.shape, strict=True)
+    ]
+    return np.ravel_multi_index((near[0], near[1], near[2]), coarse.shape)
+
+
+def probable(logits: Array) -> Array:
+    """Turn logits (N, I, J, K) into probabilities, in place."""
+    for start in range(0, logits.shape[1], 8):  # a few slices at a time: all of them are hundreds of megabytes
+        part = logits[:, start : start + 8]
+        part -= part.max(axis=0)
+        np.exp(part, out=part)
+        part /= part.sum(axis=0)
+    return logits
 
 
 def _quartered(values: Array) -> Array:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mri.core.errors import WeightsProblem
 from napari_mri.core.grid import Grid
 from napari_mri.core.model import SEGMENT, Card, Model, Runtime, Session, Wants, Weights, knob
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Mask, Point, Prompts, Scribble
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.engine import fit
-from napari_mri.models._anatomy import Anatomy, Key, Meaning, anatomy_of
+from napari_mri.models._anatomy import ANATOMY, Anatomy, Meaning, anatomy_of, named, unfit
 from napari_mri.models._click3d_rounds import Answer, Rounds, extent, touched
 from napari_mri.models._click3d_zoom import Pyramid, straight
 from napari_mri.models._marks import Pointed, sorted_out, voxel_box
@@ -26,7 +24,6 @@ from napari_mri.models._marks import Pointed, sorted_out, voxel_box
 Array = NDArray[np.float32]
 
 WEIGHTS = Weights("click3d.safetensors", licence="BSD-3-Clause", shipped=True)
-ANATOMY = Weights("anatomy.safetensors", licence="BSD-3-Clause", shipped=True)
 
 CARD = Card(
     name="click3d",
@@ -52,8 +49,8 @@ ALIKE = 0.15
 """What differs from the place of a correction by more than this share of the scan's range is hardly corrected with it."""
 MARGIN = 2.0
 """Log odds at the place of a correction, at least."""
-KEEP_STATES = 12
-"""Answers kept for undo; older ones are worked out again, to the same voxel."""
+KEEP_BYTES, LEAST_STATES = 900_000, 2
+"""Answers kept for undo, packed, all together, but at least so many; others are worked out again, to the same voxel."""
 
 
 @dataclass(frozen=True)
@@ -116,18 +113,17 @@ class Clicking(Session):
 
     def answer(self, prompts: Prompts) -> Labels:
         """Return the mask (1 = object) on the grid of the scan."""
-        state: State | None = None
         first = next((n for n, mark in enumerate(prompts.marks) if mark.positive), 0) + 1
-        for count in range(first, len(prompts) + 1):
+        known = max((n for n in range(first, len(prompts) + 1) if prompts.marks[:n] in self._states), default=first - 1)
+        state = self._states.get(prompts.marks[:known])
+        if state is not None:
+            self._states.move_to_end(prompts.marks[:known])
+        for count in range(known + 1, len(prompts) + 1):
             marks = prompts.marks[:count]
-            if marks in self._states:
-                self._states.move_to_end(marks)
-                state = self._states[marks]
-                continue
-            self.rt.report((count - first) / max(1, len(prompts) + 1 - first), f"mark {count}")
+            self.rt.report((count - known) / max(1, len(prompts) + 1 - known), f"mark {count}")
             state = self._round(Prompts(marks), state)
             self._states[marks] = state
-            while len(self._states) > KEEP_STATES:
+            while len(self._states) > LEAST_STATES and sum(len(s.packed) for s in self._states.values()) > KEEP_BYTES:
                 self._states.popitem(last=False)
         assert state is not None, "tasks refuses prompts without a positive mark"
         sure = state.probability()
@@ -273,7 +269,7 @@ def loaded(path: Path, device: str) -> Any:
     try:
         net = from_state({name: value.float() for name, value in load(path).items()})
     except (KeyError, RuntimeError) as error:
-        raise _unfit(path, error) from None
+        raise unfit(path, error) from None
     return net.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
 
 
@@ -300,34 +296,6 @@ def leant(odds: Array, image: Array, spot: NDArray[np.float64], spacing: NDArray
     odds = odds.copy()
     odds[part] += sign * (max(0.0, -sign * float(odds[tuple(at)])) + MARGIN) * like
     return odds
-
-
-def named(path: Path, device: str) -> tuple[Callable[[Array], Array], Key]:
-    """Return the network of anatomy, image (I, J, K) to logits (N + 1, I, J, K), and what its answers are."""
-    import torch
-
-    from napari_mri.engine.weights import load
-    from napari_mri.nets.anatomy import BEYOND, NAMES, PAIRED
-    from napari_mri.nets.anatomy import Anatomy as Net
-
-    net, state = Net(), {name: value.float() for name, value in load(path).items()}
-    beyond = state.pop(BEYOND, None)
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        raise _unfit(path, error) from None
-    net = net.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
-
-    def ask(image: Array) -> Array:
-        with torch.inference_mode():
-            answer = net(torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device))
-        return np.asarray(answer[0].float().cpu().numpy())
-
-    return ask, Key(PAIRED, NAMES, None if beyond is None else np.asarray(beyond.numpy()))
-
-
-def _unfit(path: Path, error: Exception) -> WeightsProblem:
-    return WeightsProblem(f"{path.name} does not fit the network: {error}.", hint="Install the package again.")
 
 
 def told_on(crop: Grid, told: Pointed, before: Array | None) -> Any:

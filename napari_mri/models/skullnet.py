@@ -2,7 +2,8 @@
 
 The network sees a 2 mm copy in RAS order and tells each voxel's signed distance to two surfaces: the inner
 skull (brain with the CSF around it) and the brain itself. The mask is a threshold on that distance, brought
-home as a distance and not as a mask, so its outline is smooth at any spacing.
+home as a distance and not as a mask, so its outline is smooth at any spacing. A second network tells which structures
+may stand at the outline; how bright each is in this very scan then moves it by a millimetre or two (`_tones`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from napari_mri.core.model import SKULLSTRIP, Card, Model, Runtime, Wants, Weigh
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.engine import fit
 from napari_mri.engine import weights as files
+from napari_mri.models._anatomy import ANATOMY, INNER, network
+from napari_mri.models._tones import nearest, probable, sharpened
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -41,7 +44,7 @@ CARD = Card(
     ),
     wants=Wants(axes="RAS", min_slices=3),
     needs=("safetensors", "scipy"),
-    weights=(WEIGHTS,),
+    weights=(WEIGHTS, ANATOMY),
     cite="Generator after Hoopes et al., NeuroImage 2022 (SynthStrip) and Billot et al., Med Image Anal 2023 (SynthSeg)",
     rank=100,
 )
@@ -52,6 +55,14 @@ MULTIPLE = 16
 REACH_MM = 12.0
 """Distances are right up to here, and clipped beyond."""
 LIKELY_ML = (700.0, 2200.0)
+BAND_MM, MOST_MM, SOFT_MM = 6.0, 3.0, 0.7
+"""Brightness is looked at this near to the outline, moves it at most so far, and is smoothed by this."""
+EVEN_MM = 0.01
+"""What lies on an outline to the voxel counts as so far from it."""
+ROOM_MM = 20.0
+"""So much around the brain is looked at."""
+UNSURE_MM = 1.0
+"""How far the outline may be off before brightness is looked at: odds are the distance in these."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,9 @@ class Params:
     )
     border: float = knob(
         0.0, "Grow the mask outward by this much, or shrink it if negative.", low=-10.0, high=10.0, unit="mm"
+    )
+    tones: bool = knob(
+        True, "Move the inner skull's outline, by at most 3 mm, to where the brightness of tissues in this scan has it."
     )
     variants: int = knob(
         1,
@@ -83,8 +97,10 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Labels:
     """
     rt.report(0.0, "making a 2 mm copy")
     grid = scan.grid.respaced((STEP_MM,) * 3)
-    small = fit.unit_scaled(fit.resampled(scan.data, scan.grid, grid))
-    if not small.any():
+    copy = fit.resampled(scan.data, scan.grid, grid)
+    scale = fit.unit_scale(copy)
+    small = fit.unit_scaled(copy, scale)
+    if scale is None:
         rt.warn("Every voxel has the same value, so there is nothing to strip.")
         return scan.with_labels(np.zeros(scan.grid.shape, dtype=np.uint8), {1: "brain"})
     answers = predict(small, p, rt)
@@ -94,11 +110,120 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Labels:
     _judge(near, small, rt)
     near = _one_piece(in_mm(near), p.border, rt)
     distance, mask = home(near, grid, scan.grid, p.border)
+    if p.csf and p.tones and mask.any():
+        rt.report(0.75, "looking at the brightness of tissues")
+        distance, mask = _kept(moved(distance, Looked(near, small, grid), scan, scale, rt), scan.grid, grid, p.border)
     rt.offer("distance", scan.with_data(distance))
     if p.variants > 1:
         rt.offer("uncertainty", scan.with_data(fit.resampled(spread, grid, scan.grid)))
     rt.report(1.0, "done")
     return scan.with_labels(mask, {1: "brain"})
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """The 2 mm copy, scaled, and the distance to the inner skull on it, mm."""
+
+    near: Array
+    small: Array
+    grid: Grid
+
+
+def moved(distance: Array, looked: Looked, scan: Volume, scale: fit.Scale, rt: Runtime) -> Array:
+    """Move an outline to where the brightness of what lies inside and outside of it has it.
+
+    Parameters
+    ----------
+    distance : ndarray, (I, J, K)
+        mm to the inner skull, negative inside, on the grid of the scan.
+    looked : Looked
+    scan : Volume
+    scale : Scale
+        From the scan's intensities to those of the copy.
+    rt : Runtime
+    """
+    from scipy.ndimage import gaussian_filter
+
+    near, small, grid = _around(looked)
+    full, inner = _padded(small, MULTIPLE, 0)
+    maps = probable(network(rt)(full)[(slice(0, -1), *inner)])
+    # What the second network says of structures, what the first says of the outline.
+    brain = 1 / (1 + np.exp(np.clip(near / UNSURE_MM, -30, 30)))
+    maps += np.float32(1e-4)
+    own = np.zeros(len(maps), dtype=bool)
+    own[INNER.start : INNER.stop] = True
+    for part, share in ((own, brain), (~own, 1 - brain)):
+        maps[part] *= share / maps[part].sum(axis=0)
+    _, tones = sharpened(maps, small, STEP_MM)
+    if tones is None:
+        return distance
+    ends = [np.flatnonzero((np.abs(distance) < BAND_MM).any(axis=tuple(b for b in range(3) if b != a))) for a in range(3)]
+    if not all(len(e) for e in ends):
+        return distance
+    box = tuple(slice(int(e[0]), int(e[-1]) + 1) for e in ends)
+    spots = np.nonzero(np.abs(distance[box]) < BAND_MM)
+    at = nearest(scan.grid.cropped([b.start for b in box], [b.stop for b in box]), spots, grid)
+    values = fit.unit_scaled(fit.finite(scan.data[box][spots]), scale)
+    shift = np.zeros(distance[box].shape, dtype=np.float32)
+    which = tones.which.reshape(len(tones.which), -1)[:, at]
+    shift[spots] = np.clip(UNSURE_MM * tones.gain(values, at, own[which]), -MOST_MM, MOST_MM)
+    out = distance.copy()
+    out[box] -= gaussian_filter(shift, SOFT_MM / np.asarray(scan.grid.spacing))
+    return np.clip(out, -REACH_MM, REACH_MM)
+
+
+def _kept(edge: Array, scan: Grid, grid: Grid, border: float) -> tuple[Array, NDArray[np.uint8]]:
+    """Return the distance to a moved outline, mm, and the mask within `border` of it, both (I, J, K) on the scan's grid.
+
+    Parameters
+    ----------
+    edge : ndarray, (I, J, K)
+        Below 0 inside the outline; no distance, since it was moved more at one place than at the next.
+    scan, grid : Grid
+        Of the scan, and of its copy, on which distances are measured.
+    border : float
+    """
+    mask = _main_part(edge < 0)
+    soft = np.where(mask, np.minimum(edge, -EVEN_MM), np.maximum(edge, EVEN_MM)).clip(-STEP_MM, STEP_MM)
+    near = _distances(fit.resampled(soft, scan, grid))
+    distance, _ = home(near, grid, scan, border)
+    distance = np.where(mask, np.minimum(distance, -EVEN_MM), np.maximum(distance, EVEN_MM)).astype(np.float32)
+    return distance, mask if border == 0 else _main_part(distance < border)
+
+
+def _distances(soft: Array) -> Array:
+    """Return the distance, mm, to where a field (I, J, K) of the copy is 0; negative where it is."""
+    from scipy.ndimage import distance_transform_edt
+
+    inside = soft < 0
+    around = np.where(inside, 0.5 - distance_transform_edt(inside), distance_transform_edt(~inside) - 0.5) * STEP_MM
+    slope = np.sqrt(sum(part * part for part in np.gradient(soft, STEP_MM)))
+    near = soft / np.maximum(slope, 0.5)
+    return np.where(np.abs(around) <= STEP_MM, near.clip(-STEP_MM, STEP_MM), around).astype(np.float32)
+
+
+def _around(looked: Looked) -> tuple[Array, Array, Grid]:
+    """Return what was looked at in a box around the brain with room to see beyond."""
+    close = looked.near < ROOM_MM
+    ends = [np.flatnonzero(close.any(axis=tuple(b for b in range(3) if b != a))) for a in range(3)]
+    low, high = [int(e[0]) for e in ends], [int(e[-1]) + 1 for e in ends]
+    part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    return looked.near[part], looked.small[part], looked.grid.cropped(low, high)
+
+
+def _main_part(mask: Mask) -> NDArray[np.uint8]:
+    """Return the largest piece of a mask, without holes."""
+    from scipy.ndimage import binary_fill_holes, find_objects, label
+
+    part = find_objects(mask.view(np.uint8))
+    if not part:
+        return mask.astype(np.uint8)
+    pieces, count = label(mask[part[0]])
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    out = np.zeros(mask.shape, dtype=np.uint8)
+    out[part[0]] = binary_fill_holes(pieces == int(sizes.argmax()) if count > 1 else mask[part[0]])
+    return out
 
 
 def predict(small: Array, p: Params, rt: Runtime) -> Array:

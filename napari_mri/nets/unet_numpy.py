@@ -34,6 +34,10 @@ class FoldedUNet:
 
     def __call__(self, image: Array) -> Array:
         """(I, J, K) to (outs, I, J, K); sides must be multiples of `multiple`."""
+        return unfold(convolved(self.features(image), self.state["head.weight"]) + self.state["head.bias"])
+
+    def features(self, image: Array) -> Array:
+        """(I, J, K) to (I / 2, J / 2, K / 2, width)."""
         x = self._block("stem", fold(image))
         skips = []
         for level in range(self.levels):
@@ -46,7 +50,7 @@ class FoldedUNet:
             kernel, bias = self.state[f"widen.{level}.weight"], self.state[f"widen.{level}.bias"]
             x = x @ kernel[:, :, 0, 0, 0].T + bias
             x = self._block(f"up.{level}", doubled(x) + skips[level])
-        return unfold(convolved(x, self.state["head.weight"]) + self.state["head.bias"])
+        return x
 
     def _depth(self, level: int) -> int:
         return sum(name.startswith(f"down.{level}.") and name.endswith(".conv.weight") for name in self.state)
@@ -60,6 +64,15 @@ class FoldedUNet:
         if stride == 1 and x.shape == y.shape:
             y += x
         return y
+
+
+class Anatomy(FoldedUNet):
+    """The same network as `nets.anatomy.Anatomy`, from the same tensors."""
+
+    def __call__(self, image: Array) -> Array:
+        """(I, J, K) to logits (structures + 1, I, J, K); sides must be multiples of `multiple`."""
+        kernel = self.state["names.weight"][:, :, 0, 0, 0]
+        return unfold(self._block("tell", self.features(image)) @ kernel.T + self.state["names.bias"])
 
 
 def fold(image: Array) -> Array:

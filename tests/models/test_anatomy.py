@@ -61,22 +61,44 @@ def test_a_box_means_what_fills_it():
 
 
 def test_how_far_structures_reach_beyond_their_map_tells_two_apart():
-    names = np.zeros((3, *GRID.shape), np.uint8)
-    names[1, 8:22, 8:22, 4:16] = 255
-    names[2, 6:24, 6:24, 2:18] = 255
-    names[2][names[1] > 0] = 0
+    names = np.zeros((7, *GRID.shape), np.uint8)
+    names[5, 8:22, 8:22, 4:16] = 255
+    names[6, 6:24, 6:24, 2:18] = 255
+    names[6][names[5] > 0] = 0
     names[0] = 255 - names.max(axis=0)
     right = np.zeros(GRID.shape, np.uint8)
-    middle = np.asarray(GRID.to_patient(np.array([[6.2, 6.2, 2.2], [22.8, 22.8, 16.8]])))  # between the two, nearer to 2
-    assert Anatomy(names, right, GRID, Key(frozenset())).filling(middle) in ((2, 0), (BRAIN, 0))
-    # Structure 1 is known to reach 3 mm beyond its map, and 2 to reach just as far as it.
-    beyond = np.zeros((4, 2, 2), np.float32)
+    middle = np.asarray(GRID.to_patient(np.array([[6.2, 6.2, 2.2], [22.8, 22.8, 16.8]])))  # between the two, nearer to 6
+    assert Anatomy(names, right, GRID, Key(frozenset())).filling(middle) in ((6, 0), (BRAIN, 0))
+    # Structure 5 is known to reach 3 mm beyond its map, and 6 to reach just as far as it.
+    beyond = np.zeros((8, 2, 2), np.float32)
     beyond[:, :, 1] = 1.0
-    beyond[1, 1, 0] = 3.0
+    beyond[5, 1, 0] = 3.0
     beyond[-1, 1, 0] = 9.0
-    assert Anatomy(names, right, GRID, Key(frozenset(), (), beyond)).filling(middle) == (1, 0)
+    assert Anatomy(names, right, GRID, Key(frozenset(), (), beyond)).filling(middle) == (5, 0)
     # Of two that fit as well the brain is meant.
     assert Anatomy(names, right, GRID, Key(frozenset())).filling(middle) == (BRAIN, 0)
+
+
+def test_a_box_around_all_white_matter_or_all_cortex_means_the_brain():
+    names = np.zeros((8, *GRID.shape), np.uint8)
+    names[2, 5:35, 10:20, 5:15] = 255
+    names[0] = 255 - names[2]
+    known = Anatomy(names, np.zeros(GRID.shape, np.uint8), GRID, Key(frozenset((2,))))
+    assert known.filling(np.asarray(GRID.to_patient(np.array([[4.5, 9.5, 4.5], [34.5, 19.5, 14.5]])))) == (BRAIN, 0)
+
+
+def test_marks_in_the_middle_of_what_was_meant_deny_it():
+    known = two_sides()
+    known.names[5, 5:15, 10:20, 5:15] = 55  # likely enough where the first mark is
+    known.names[7, 5:15, 10:20, 5:15] = 200
+    assert known.denied((7, -1), pointed([], [(5, 12, 8)])) == 0  # its edge
+    assert known.denied((7, -1), pointed([], [(9, 14, 9)])) > 5
+    assert known.denied((2, 0), pointed([], [(9, 14, 9)])) == 0  # cortex, which has no middle
+    assert known.denied((7, -1), pointed([(9, 14, 9)])) == 0
+    marks = pointed([(6, 12, 8)], [(9, 14, 9), (10, 15, 9), (10, 14, 10)])
+    assert known.instead((7, -1), marks) == (5, 0)
+    assert known.instead((7, -1), pointed([(6, 12, 8)], [(20, 14, 9)])) is None  # speaks for neither
+    assert known.instead((BRAIN, 0), marks) is None
 
 
 def test_crumbs_of_a_map_do_not_widen_a_structure():
@@ -129,6 +151,7 @@ def test_a_second_mark_on_something_else_means_more():
     assert known.more(None, left, between) == (BRAIN, 0)
     # The same structure, too near, in air, or all of the brain already: nothing new.
     assert known.more((3, 0), between, between + 21.0) is None
+    assert known.more(side, left, np.asarray([GRID.to_patient(np.array([18.0, 19, 14]))])) is None  # 8 mm beside it
     assert known.more(side, left, np.asarray([GRID.to_patient(np.array([14.0, 18, 13]))])) is None
     assert known.more(side, np.asarray([GRID.to_patient(np.array([14.0, 12, 8]))]), between) is None
     assert known.more(side, left, np.asarray([GRID.to_patient(np.array([38.0, 12, 8]))])) is None

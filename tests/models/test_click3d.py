@@ -9,10 +9,11 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Volume
 from napari_mri.engine import weights
 from napari_mri.models import click3d
-from napari_mri.models._click3d_rounds import Answer, Rounds, share, told_apart
+from napari_mri.models._anatomy import named
+from napari_mri.models._click3d_rounds import Rounds, share, told_apart
 from napari_mri.models._click3d_zoom import Pyramid, carried, crop_grid
 from napari_mri.models._marks import Pointed
-from napari_mri.models.click3d import named, steadied
+from napari_mri.models.click3d import leant
 from tests.scans import GRIDS, blob, dice, head
 
 torch = pytest.importorskip("torch")
@@ -92,7 +93,7 @@ def test_undo_of_a_hundred_marks_takes_little_memory(untrained):
             prompts = prompts.plus(mri.Point((4 + n % 7, -7 + n % 5, 11 + n % 3)))
         session.answer(prompts)
         states = session._inner._states
-        assert len(states) <= click3d.KEEP_STATES
+        assert len(states) >= click3d.LEAST_STATES
         assert len(pickle.dumps([state.packed for state in states.values()])) < 1_000_000
 
 
@@ -143,16 +144,22 @@ def test_a_box_begins_with_what_its_brightness_tells():
     assert np.array_equal(told_apart(guess, np.zeros_like(image)), guess)
 
 
-def test_where_the_map_leads_a_correction_stays_near_its_mark():
-    grid = Grid.plain((40, 40, 40), (2.0, 2.0, 2.0))
-    known = Answer(np.ones(grid.shape, np.float32), grid)
-    said = Answer(np.zeros(grid.shape, np.float32), grid)
-    place = np.asarray(grid.to_patient(np.array([[10.0, 20, 20]])))
-    found = steadied(known, said, place).found
-    assert found[10, 20, 20] < 0.01
-    assert found[12, 20, 20] < 0.5 < found[14, 20, 20]  # 6 mm is where it fades
-    assert found[30, 20, 20] > 0.999
-    assert np.array_equal(steadied(known, said, place[:0]).found, known.found)
+def test_a_correction_reaches_as_far_as_it_is_from_the_outline_where_it_is_as_bright():
+    image = np.full((40, 40, 40), 0.8, np.float32)
+    image[:, :, 25:] = 0.2
+    odds = np.full(image.shape, 4.0, np.float32)
+    odds[20:] = -4.0  # the outline lies at 19.5
+    mm = np.ones(3)
+    far, near = leant(odds, image, np.array([13.0, 20, 20]), mm, -1.0), leant(odds, image, np.array([18.0, 20, 20]), mm, -1.0)
+    for found, spot in ((far, 13), (near, 18)):
+        assert found[spot, 20, 20] < -1
+        assert np.array_equal(found[:, :, 32:], odds[:, :, 32:]) or abs(found[:, :, 32:] - odds[:, :, 32:]).max() < 0.2  # dark
+    assert far[16, 20, 20] < 0 < near[13, 20, 20]  # seven voxels from the outline reach far, two do not
+    assert near[2, 20, 20] > 3.9
+    # Likewise for what is missing; and what is right already grows surer, not smaller.
+    more = leant(odds, image, np.array([24.0, 20, 20]), mm, 1.0)
+    assert more[24, 20, 20] > 1 > more[39, 20, 20]
+    assert leant(odds, image, np.array([5.0, 20, 20]), mm, 1.0).min() >= odds.min()
 
 
 @here

@@ -27,6 +27,19 @@ def test_it_answers_as_torch_does(widths, depths):
     np.testing.assert_allclose(bare(image), want, atol=2e-4 * np.abs(want).max())
 
 
+def test_the_network_of_anatomy_answers_as_with_torch_too():
+    from napari_mri.nets.anatomy import Anatomy as Net
+    from napari_mri.nets.unet_numpy import Anatomy
+
+    torch.manual_seed(3)
+    net = Net().eval()
+    image = np.random.default_rng(2).uniform(0, 1, (32, 16, 48)).astype(np.float32)
+    with torch.inference_mode():
+        want = net(torch.from_numpy(image)[None, None])[0].numpy()
+    found = Anatomy({name: value.numpy() for name, value in net.state_dict().items()})(image)
+    np.testing.assert_allclose(found, want, atol=2e-4 * np.abs(want).max())
+
+
 def test_skull_stripping_does_not_load_torch():
     code = (
         "import sys, napari_mri as mri\n"

@@ -1,0 +1,105 @@
+"""What stands where, made sharper by how bright it is: on made-up scans whose truth is known."""
+
+import numpy as np
+import pytest
+
+from napari_mri.core.grid import Grid
+from napari_mri.models._anatomy import Anatomy, Key
+from napari_mri.models._tones import Tones, nearest, probable, sharpened
+
+SHAPE = (48, 40, 36)
+LOOKS = (0.0, 0.9, 0.5, 0.7)
+
+
+def scene(noise=0.05, shade=0.0, seed=0, blur=2.5):
+    """Air, an ellipsoid of structure 1 that holds two of 2 and 3; a map of where they are likely, and the scan."""
+    from scipy.ndimage import gaussian_filter
+
+    i, j, k = np.indices(SHAPE) - (np.array(SHAPE) / 2)[:, None, None, None]
+    truth = np.zeros(SHAPE, np.uint8)
+    truth[(i / 20) ** 2 + (j / 16) ** 2 + (k / 15) ** 2 < 1] = 1
+    truth[((i - 7) / 6) ** 2 + (j / 8) ** 2 + (k / 7) ** 2 < 1] = 2
+    truth[((i + 8) / 5) ** 2 + (j / 9) ** 2 + (k / 6) ** 2 < 1] = 3
+    rng = np.random.default_rng(seed)
+    image = np.take(LOOKS, truth) * np.exp(shade * (i / SHAPE[0])) + noise * rng.normal(size=SHAPE)
+    off = np.roll(truth, (2, 1), (0, 1))  # the map is blurred, and off by two voxels
+    maps = np.stack([gaussian_filter((off == n).astype(np.float32), blur) for n in range(4)])
+    return truth, maps / maps.sum(axis=0), np.abs(image).astype(np.float32)
+
+
+def dice(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+@pytest.mark.parametrize("shade", [0.0, 1.0])
+def test_brightness_puts_a_blurred_map_right_even_under_shading(shade):
+    truth, maps, image = scene(shade=shade)
+    before = [dice(maps.argmax(axis=0) == n, truth == n) for n in (1, 2, 3)]
+    names, tones = sharpened(maps.copy(), image, 2.0)
+    after = [dice(names.argmax(axis=0) == n, truth == n) for n in (1, 2, 3)]
+    assert max(before) < 0.9
+    assert min(after) > 0.93
+    assert names.dtype == np.uint8
+    assert np.abs(names.sum(axis=0, dtype=int) - 255).max() < 6
+    slope = np.polyfit(np.arange(SHAPE[0]), tones.shade[:, 20, 18], 1)[0] * SHAPE[0]
+    assert 0.25 * shade - 0.15 < slope < shade + 0.15  # a smooth field: in a head of 9 cm it follows a part of the way
+
+
+def test_structures_that_look_alike_stay_where_the_map_has_them():
+    truth, maps, _ = scene()
+    image = np.where(truth > 0, 0.8, 0.0).astype(np.float32) + 0.02 * np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
+    names, _ = sharpened(maps.copy(), np.abs(image), 2.0)
+    inner = truth > 0
+    assert (names.argmax(axis=0) == maps.argmax(axis=0))[inner].mean() > 0.8
+
+
+def test_nothing_but_air_and_one_value_have_no_tones():
+    maps = np.zeros((4, *SHAPE), np.float32)
+    maps[0] = 1
+    names, tones = sharpened(maps.copy(), np.ones(SHAPE, np.float32), 2.0)
+    assert tones is None
+    assert names[0].min() == 255
+    _, maps, _ = scene()
+    assert sharpened(maps, np.ones(SHAPE, np.float32), 2.0)[1] is None
+
+
+def test_a_finer_look_is_sharper_than_the_map():
+    truth, maps, image = scene()
+    grid = Grid.plain(SHAPE, (2.0, 2.0, 2.0))
+    names, tones = sharpened(maps.copy(), image, 2.0)
+    known = Anatomy(names, np.zeros(SHAPE, np.uint8), grid, Key(frozenset()), tones)
+    fine = Grid.plain(tuple(2 * n for n in SHAPE), (1.0, 1.0, 1.0))
+    near = nearest(fine, np.nonzero(np.ones(fine.shape, bool)), grid).reshape(fine.shape)
+    large, big = truth.reshape(-1)[near], image.reshape(-1)[near]
+    for number in (2, 3):
+        found = known.shown_on((number, 0), fine, big)
+        assert found.shape == fine.shape
+        assert dice(found > 0.5, large == number) > 0.93
+        assert 0 <= found.min() <= found.max() <= 1
+    # Without what structures look like it is the map itself.
+    bare = Anatomy(names, np.zeros(SHAPE, np.uint8), grid, Key(frozenset()))
+    np.testing.assert_allclose(bare.shown_on((2, 0), grid, image), bare.shown((2, 0)), atol=1e-6)
+
+
+def test_histograms_follow_a_noisier_grid():
+    _, maps, image = scene(noise=0.02)
+    _, tones = sharpened(maps, image, 2.0)
+    at = np.flatnonzero(tones.share[0].reshape(-1) < 1)
+    noisy = np.abs(image.reshape(-1)[at] + 0.15 * np.random.default_rng(3).normal(size=at.size)).astype(np.float32)
+    wide = tones.refitted(noisy, at)
+    assert isinstance(wide, Tones)
+    steps = np.arange(tones.looks.shape[1])
+
+    def spread(looks):
+        mean = looks @ steps
+        return np.sqrt((looks * (steps - mean[:, None]) ** 2).sum(axis=1))
+
+    assert spread(wide.looks)[1:].mean() > 1.3 * spread(tones.looks)[1:].mean()
+    assert (spread(wide.looks) >= spread(tones.looks)).all()
+
+
+def test_probabilities_add_up():
+    logits = np.random.default_rng(0).normal(0, 30, (5, 11, 6, 7)).astype(np.float32)
+    found = probable(logits)
+    assert found is logits
+    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
