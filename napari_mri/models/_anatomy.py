@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mri.core.errors import WeightsProblem
 from napari_mri.core.grid import Grid
-from napari_mri.core.model import Runtime, Weights
 from napari_mri.core.volume import Volume
 from napari_mri.engine import fit
 from napari_mri.models._click3d_zoom import straight
@@ -26,7 +22,6 @@ Ask = Callable[[Array], Array]
 Meaning = tuple[int, int]
 """A structure (`BRAIN`: the whole brain), and its side: 1 right, -1 left, 0 either or both."""
 
-ANATOMY = Weights("anatomy.safetensors", licence="BSD-3-Clause", shipped=True)
 STEP_MM = 2.0
 MULTIPLE = 16
 HEAD_ML = (500.0, 2600.0)
@@ -229,18 +224,24 @@ class Anatomy:
         if tones is None:
             return straight(self.shown(meaning), self.grid, look, zero_outside=True)
         number, side = meaning
-        own = np.isin(tones.which, np.arange(INNER.start, INNER.stop) if number == BRAIN else number)
-        place = (tones.share * own).sum(axis=0, dtype=np.float32)
+        own = np.zeros(256, dtype=bool)
+        own[INNER if number == BRAIN else number] = True
+        # Only the part of the map that the look shows.
+        ends = self.grid.to_voxels(look.to_patient(np.array([(0, 0, 0), np.asarray(look.shape) - 1])))
+        low = np.clip(np.floor(ends.min(axis=0)) - 1, 0, self.grid.shape).astype(int)
+        high = np.clip(np.ceil(ends.max(axis=0)) + 2, low + 1, self.grid.shape).astype(int)
+        part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        place = np.where(own[tones.which[(slice(None), *part)]], tones.share[(slice(None), *part)], np.float16(0)).sum(axis=0, dtype=np.float32)
         if side:
-            right = self.right.astype(np.float32) / np.float32(255)
+            right = self.right[part].astype(np.float32) / np.float32(255)
             place *= right if side > 0 else 1 - right
-        found = straight(place, self.grid, look, zero_outside=True)
+        found = straight(place, self.grid.cropped(low, high), look, zero_outside=True)
         open_ = (found > UNSEEN) & (found < 1 - UNSEEN)
         spots = np.nonzero(open_)
         # Places are interpolated; what else may stand there, and how bright it is, is that of the nearest voxel.
         at = nearest(look, spots, self.grid)
         shown = fit.unit_scaled(image[spots], self.scale)
-        gain = np.exp(tones.gain(shown, at, own.reshape(len(own), -1)[:, at]))
+        gain = np.exp(tones.gain(shown, at, own))
         odds = found[spots] / (1 - found[spots]) * gain
         found[spots] = odds / (1 + odds)
         return found
@@ -414,43 +415,3 @@ def anatomy_of(scan: Volume, ask: Ask, key: Key) -> Anatomy | None:
         values = fit.finite(scan.data[spots][open_])
         tones = tones.refitted(fit.unit_scaled(values, scale), at[open_])
     return Anatomy(names, np.rint(right * 255).astype(np.uint8), grid, key, tones, scale)
-
-
-def network(rt: Runtime) -> Ask:
-    """Return the network alone; run by numpy on a processor and in a process that torch is not loaded in."""
-    path = rt.weights(ANATOMY)
-    if rt.device != "cpu" or "torch" in sys.modules:
-        return rt.keep(f"anatomy {path}", lambda: named(path, rt.device))[0]
-    from napari_mri.engine.weights import load_arrays
-    from napari_mri.nets.unet_numpy import Anatomy as Net
-
-    return rt.keep(f"anatomy {path} plain", lambda: Net(load_arrays(path)))
-
-
-def named(path: Path, device: str) -> tuple[Ask, Key]:
-    """Return the network of anatomy, image (I, J, K) to logits (N + 1, I, J, K), and what its answers are."""
-    import torch
-
-    from napari_mri.engine.weights import load
-    from napari_mri.nets.anatomy import BEYOND, NAMES, PAIRED
-    from napari_mri.nets.anatomy import Anatomy as Net
-
-    net, state = Net(), {name: value.float() for name, value in load(path).items()}
-    beyond = state.pop(BEYOND, None)
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        raise unfit(path, error) from None
-    net = net.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
-
-    def ask(image: Array) -> Array:
-        with torch.inference_mode():
-            answer = net(torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device))
-        return np.asarray(answer[0].float().cpu().numpy())
-
-    return ask, Key(PAIRED, NAMES, None if beyond is None else np.asarray(beyond.numpy()))
-
-
-def unfit(path: Path, error: Exception) -> WeightsProblem:
-    """Return the error of weights that are not those of a network."""
-    return WeightsProblem(f"{path.name} does not fit the network: {error}.", hint="Install the package again.")

@@ -83,15 +83,16 @@ class Tones:
         ----------
         values, at : ndarray, (V,)
             Brightness, and the nearest voxels of the flat map.
-        own : ndarray of bool, (M, V)
-            Which of the likeliest structures there are the ones in question.
+        own : ndarray of bool, (256,)
+            Which structures are the ones in question.
         """
         tone = self.bins(values, at)
         which = self.which.reshape(len(self.which), -1)[:, at]
+        mine = own[which]
         share = self.share.reshape(which.shape[0], -1)[:, at].astype(np.float32)
         likely = share * self.looks[which, tone]
-        inside, outside = (likely * own).sum(axis=0), (likely * ~own).sum(axis=0)
-        in_share, out_share = (share * own).sum(axis=0), (share * ~own).sum(axis=0)
+        inside, outside = (likely * mine).sum(axis=0), (likely * ~mine).sum(axis=0)
+        in_share, out_share = (share * mine).sum(axis=0), (share * ~mine).sum(axis=0)
         # Where only these may stand (or their other side, say), brightness tells nothing.
         both = (in_share > RARELY) & (out_share > RARELY)
         found = np.zeros(len(tone), dtype=np.float32)

@@ -16,7 +16,8 @@ from napari_mri.core.model import SEGMENT, Card, Model, Runtime, Session, Wants,
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Mask, Point, Prompts, Scribble
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.engine import fit
-from napari_mri.models._anatomy import ANATOMY, Anatomy, Meaning, anatomy_of, named, unfit
+from napari_mri.models._anatomy import Anatomy, Meaning, anatomy_of
+from napari_mri.models._anatomy_net import ANATOMY, named, unfit
 from napari_mri.models._click3d_rounds import Answer, Rounds, extent, touched
 from napari_mri.models._click3d_zoom import Pyramid, straight
 from napari_mri.models._marks import Pointed, sorted_out, voxel_box

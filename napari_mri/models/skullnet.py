@@ -21,7 +21,8 @@ from napari_mri.core.model import SKULLSTRIP, Card, Model, Runtime, Wants, Weigh
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.engine import fit
 from napari_mri.engine import weights as files
-from napari_mri.models._anatomy import ANATOMY, INNER, network
+from napari_mri.models._anatomy import INNER
+from napari_mri.models._anatomy_net import ANATOMY, network
 from napari_mri.models._tones import nearest, probable, sharpened
 
 Array = NDArray[np.float32]
@@ -150,9 +151,10 @@ def moved(distance: Array, looked: Looked, scan: Volume, scale: fit.Scale, rt: R
     # What the second network says of structures, what the first says of the outline.
     brain = 1 / (1 + np.exp(np.clip(near / UNSURE_MM, -30, 30)))
     maps += np.float32(1e-4)
-    own = np.zeros(len(maps), dtype=bool)
-    own[INNER.start : INNER.stop] = True
-    for part, share in ((own, brain), (~own, 1 - brain)):
+    own = np.zeros(256, dtype=bool)
+    own[INNER] = True
+    inner_skull = own[: len(maps)]
+    for part, share in ((inner_skull, brain), (~inner_skull, 1 - brain)):
         maps[part] *= share / maps[part].sum(axis=0)
     _, tones = sharpened(maps, small, STEP_MM)
     if tones is None:
@@ -165,8 +167,7 @@ def moved(distance: Array, looked: Looked, scan: Volume, scale: fit.Scale, rt: R
     at = nearest(scan.grid.cropped([b.start for b in box], [b.stop for b in box]), spots, grid)
     values = fit.unit_scaled(fit.finite(scan.data[box][spots]), scale)
     shift = np.zeros(distance[box].shape, dtype=np.float32)
-    which = tones.which.reshape(len(tones.which), -1)[:, at]
-    shift[spots] = np.clip(UNSURE_MM * tones.gain(values, at, own[which]), -MOST_MM, MOST_MM)
+    shift[spots] = np.clip(UNSURE_MM * tones.gain(values, at, own), -MOST_MM, MOST_MM)
     out = distance.copy()
     out[box] -= gaussian_filter(shift, SOFT_MM / np.asarray(scan.grid.spacing))
     return np.clip(out, -REACH_MM, REACH_MM)

@@ -9,7 +9,7 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Volume
 from napari_mri.engine import weights
 from napari_mri.models import click3d
-from napari_mri.models._anatomy import named
+from napari_mri.models._anatomy_net import named
 from napari_mri.models._click3d_rounds import Rounds, share, told_apart
 from napari_mri.models._click3d_zoom import Pyramid, carried, crop_grid
 from napari_mri.models._marks import Pointed
