@@ -54,8 +54,6 @@ DOUBT, CLEARLY = 0.05, 2.0
 DEEP_IN, EDGE_MM, HERE = 0.6, 3.0, 0.1
 """A mark beside the object this deep in what was meant (1 = the deepest), and no nearer than this to its edge, says that it is
 something else; if that is so likely where the first mark is."""
-UNSURE = -1.2
-"""Log probability of a mark where nothing was sure so far."""
 SPREAD = frozenset((1, 2))
 """White matter and cortex: both sides of them are as good as the brain."""
 ASIDE = 0.03
@@ -169,13 +167,13 @@ class Anatomy:
             return None
         return BRAIN, 0
 
-    def instead(self, meaning: Meaning | None, told: Pointed) -> Meaning | None:
+    def instead(self, meaning: Meaning, told: Pointed) -> Meaning | None:
         """Return the structure that all marks together speak for, if they clearly do not for what was meant; else None."""
-        if (meaning is not None and meaning[0] == BRAIN) or not len(told.inside):
+        if meaning[0] == BRAIN or not len(told.inside):
             return None
         first = self._at_each(told.inside[:1])
         best: tuple[float, Meaning | None] = (-np.inf, None)
-        before = len(told.inside) * UNSURE if meaning is None else -np.inf
+        before = -np.inf
         marks = [(self._at_each(places), sign) for places, sign in ((told.inside, True), (told.outside, False))]
         for other in self._meanings():
             number, side = other
@@ -231,13 +229,13 @@ class Anatomy:
         low = np.clip(np.floor(ends.min(axis=0)) - 1, 0, self.grid.shape).astype(int)
         high = np.clip(np.ceil(ends.max(axis=0)) + 2, low + 1, self.grid.shape).astype(int)
         part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        place = np.where(own[tones.which[(slice(None), *part)]], tones.share[(slice(None), *part)], np.float16(0)).sum(axis=0, dtype=np.float32)
+        which, share = (array[(slice(None), *part)] for array in (tones.which, tones.share))
+        place = np.where(own[which], share, np.float16(0)).sum(axis=0, dtype=np.float32)
         if side:
             right = self.right[part].astype(np.float32) / np.float32(255)
             place *= right if side > 0 else 1 - right
         found = straight(place, self.grid.cropped(low, high), look, zero_outside=True)
-        open_ = (found > UNSEEN) & (found < 1 - UNSEEN)
-        spots = np.nonzero(open_)
+        spots = np.nonzero((found > UNSEEN) & (found < 1 - UNSEEN))
         # Places are interpolated; what else may stand there, and how bright it is, is that of the nearest voxel.
         at = nearest(look, spots, self.grid)
         shown = fit.unit_scaled(image[spots], self.scale)

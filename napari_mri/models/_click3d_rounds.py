@@ -129,12 +129,19 @@ class Rounds:
         voxels = crop.to_voxels(told.inside)
         return bool(((voxels >= 2) & (voxels <= np.asarray(crop.shape) - 3)).all())
 
-    def _grown_to(self, before: Answer, told: Pointed) -> Grid:
+    def reaching(self, before: Answer, told: Pointed, most: int) -> Answer:
+        """Return an answer on a crop that holds new marks on the object too; as it is, if it does already."""
+        if not len(told.inside) or self._holds_marks(before.look, told):
+            return before
+        look = self._grown_to(before, told, most)
+        return Answer(carried(before.found, before.look, look), look)
+
+    def _grown_to(self, before: Answer, told: Pointed, most: int = 0) -> Grid:
         """Return a crop around the answer so far and all marks on the object."""
         span = extent(before.found > 0.5)
         corners = np.array(span if span is not None else ((0, 0, 0), np.asarray(before.look.shape) - 1))
         ends = self.grid.to_voxels(before.look.to_patient(corners))
-        return self.around(ends.min(axis=0), ends.max(axis=0), told)
+        return self.around(ends.min(axis=0), ends.max(axis=0), told, most)
 
     def _fitting(self, found: Array, look: Grid, told: Pointed) -> Grid | None:
         """Return a crop that fits the object better than `look`, or None if `look` is good enough."""

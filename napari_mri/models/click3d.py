@@ -44,8 +44,8 @@ CARD = Card(
 
 FINE_SIDE = 144
 """Longest side of a crop in which place and brightness tell what belongs to a structure, voxels."""
-REACH, LEAST_MM, WINDOW_MM = 2.0, 2.0, 24.0
-"""A correction of such an answer reaches about so many times as far as it is from the outline; at least; at most within."""
+REACH, LEAST_MM, MOST_MM, WINDOW_MM = 2.0, 2.0, 12.0, 24.0
+"""A correction of such an answer reaches about so many times as far as it is from the outline; at least, at most, and only within."""
 ALIKE = 0.15
 """What differs from the place of a correction by more than this share of the scan's range is hardly corrected with it."""
 MARGIN = 2.0
@@ -196,11 +196,12 @@ class Clicking(Session):
             meaning, known = new, shown
         if shown is not None and known is not None:
             for mark in prompts if len(prompts) > 1 else ():
-                known = self._corrected(known, sorted_out(Prompts((mark,)), self.scan.grid), gently=True)
+                each = sorted_out(Prompts((mark,)), self.scan.grid)
+                known = self._corrected(self._rounds.reaching(known, each, FINE_SIDE), each, gently=True)
             return State.of(known.found, known.look, meaning)
         if meaning is not None and known is not None:
             newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
-            known = self._corrected(known, newest)
+            known = self._corrected(self._rounds.reaching(known, newest, FINE_SIDE), newest)
             return State.of(known.found, known.look, meaning)
         asking = self._rounds.play(told, known)
         ask = next(asking)
@@ -288,8 +289,8 @@ def leant(odds: Array, image: Array, spot: NDArray[np.float64], spacing: NDArray
     part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     here = tuple(at - low)
     wrong = (odds[part] < 0) if sign > 0 else (odds[part] > 0)
-    depth = float(distance_transform_edt(wrong, spacing)[here]) if not wrong.all() else float(WINDOW_MM)
-    width = max(LEAST_MM, REACH * depth)
+    depth = float(distance_transform_edt(wrong, spacing)[here]) if not wrong.all() else WINDOW_MM
+    width = min(max(LEAST_MM, REACH * depth), MOST_MM)
     axes = np.ogrid[tuple(slice(0, n) for n in odds[part].shape)]
     away = sum(((a - h) * s) ** 2 for a, h, s in zip(axes, here, spacing, strict=True))
     tone = float(image[part][tuple(slice(max(0, h - 1), h + 2) for h in here)].mean())

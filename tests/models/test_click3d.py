@@ -163,6 +163,33 @@ def test_a_correction_reaches_as_far_as_it_is_from_the_outline_where_it_is_as_br
 
 
 @here
+def test_a_click_far_from_a_named_structure_is_in_the_mask_and_states_stay_small():
+    from napari_mri import phantom
+
+    affine = np.diag([1.5, 1.5, 1.5, 1.0])
+    affine[:3, 3] = -96, -115, -100
+    scan, _ = phantom.head(Grid((128, 154, 134), affine))
+    prompts = mri.Prompts((mri.Point((12.0, -18.0, 8.0)),))
+    with mri.open_session(scan, model="click3d", device="cpu") as session:
+        first = session.answer(prompts).data > 0
+        named = session.taken_for
+        assert named
+        for spot in ((14.0, -18.0, 9.0), (13.0, -12.0, 8.0), (30.0, 40.0, 40.0)):
+            prompts = prompts.plus(mri.Point(spot))
+            last = session.answer(prompts).data > 0
+        for mark in prompts:
+            voxel = tuple(np.rint(scan.grid.to_voxels(np.array(mark.xyz))).astype(int))
+            assert last[voxel]
+        assert (last & ~first).sum() * scan.grid.voxel_ml < 15  # the far click brings what is near it, not half a head
+        states = session._inner._states
+        assert sum(len(s.packed) for s in states.values()) < 1_000_000
+        # A shorter list is answered as before, however much was let go.
+        states.clear()
+        np.testing.assert_array_equal(session.answer(mri.Prompts(prompts.marks[:1])).data > 0, first)
+        np.testing.assert_array_equal(session.answer(prompts).data > 0, last)
+
+
+@here
 def test_without_the_map_of_anatomy_the_answer_is_the_networks_own():
     from napari_mri import phantom
 
