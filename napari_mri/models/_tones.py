@@ -110,10 +110,10 @@ class Tones:
         which = self.which.reshape(len(self.which), -1)[:, at]
         share = self.share.reshape(which.shape[0], -1)[:, at].astype(np.float32)
         place = _steps(values, self.shade.reshape(-1)[at], self.low, self.high)
+        cell, upper = _cells(which, place)
         looks = self.looks
         for _ in range(REFITS):
-            cell, upper, sure = _sure(which, share, place, looks)
-            looks = _histograms(cell, sure, upper, len(looks))
+            looks = _histograms(cell, _sure(share, cell, upper, looks), upper, len(looks))
         return replace(self, looks=looks)
 
 
@@ -158,7 +158,7 @@ def sharpened(maps: Array, image: Array, spacing: float) -> tuple[NDArray[np.uin
         place = _steps(values, shade.reshape(-1)[there], low, high)
         cell, upper = _cells(which, place)
         looks = _histograms(cell, sure, upper, count)
-        sure = _sure(which, share, place, looks)[2]
+        sure = _sure(share, cell, upper, looks)
         if not last:
             shade = _shading(which, sure, looks, values, there, shape, low, high, spacing)
     names = np.zeros((count, int(np.prod(shape))), dtype=np.uint8)
@@ -180,18 +180,15 @@ def _cells(which: NDArray[np.uint8], place: Array) -> tuple[NDArray[np.int32], A
     return which.astype(np.int32) * STEPS + lower, place - lower
 
 
-def _sure(
-    which: NDArray[np.uint8], share: Array, place: Array, looks: Array
-) -> tuple[NDArray[np.int32], Array, Array]:
-    """Return `_cells`, and how likely each structure is by place and brightness, (M, V)."""
-    cell, upper = _cells(which, place)
+def _sure(share: Array, cell: NDArray[np.int32], upper: Array, looks: Array) -> Array:
+    """Return how likely each structure is by place and brightness, (M, V)."""
     logs = np.log(looks).reshape(-1)
     fit = logs[cell] * (1 - upper) + logs[cell + 1] * upper
     fit -= fit.max(axis=0)
     fit *= np.float32(TRUST)
     sure = share * np.exp(fit, out=fit)
     sure /= np.maximum(sure.sum(axis=0), np.float32(1e-12))
-    return cell, upper, sure
+    return np.asarray(sure)
 
 
 def _likeliest(maps: Array) -> tuple[NDArray[np.uint8], Array]:
