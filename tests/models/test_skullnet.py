@@ -61,6 +61,21 @@ def test_is_the_default_model() -> None:
     assert mask.history[-1].order.model == "skullnet"
 
 
+@pytest.mark.parametrize("spacing", [(2.0, 2.0, 2.0), (1.0, 1.0, 5.0)])
+def test_the_brightness_of_tissues_brings_the_outline_nearer_to_the_skull(spacing: tuple[float, float, float]) -> None:
+    scan, truth = toy_head(spacing)
+    plain, moved = strip(scan, tones=False), strip(scan)
+    assert dice(moved.result.data > 0, truth) > dice(plain.result.data > 0, truth) + 0.002
+    distance = moved.extras["distance"].data
+    assert np.array_equal(distance < 0, moved.result.data > 0)
+    wider = strip(scan, border=3.0).result.data > 0
+    assert wider[moved.result.data > 0].all()
+    assert np.array_equal(wider, distance < 3.0) or (wider != (distance < 3.0)).mean() < 1e-3  # pieces are dropped
+    # The brain without its fluid goes without.
+    both = [strip(scan, csf=False, tones=on).result.data for on in (False, True)]
+    assert np.array_equal(*both)
+
+
 def test_border_grows_and_csf_matters() -> None:
     scan, _ = toy_head((3.0, 3.0, 3.0))
     volumes = [strip(scan, border=b).result.volume_ml() for b in (-3.0, 0.0, 3.0)]
