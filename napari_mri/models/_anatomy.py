@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Volume
 from napari_mri.engine import fit
-from napari_mri.models._click3d_zoom import straight
+from napari_mri.models._click3d_zoom import carried
 from napari_mri.models._marks import Places, Pointed
 from napari_mri.models._tones import Tones, nearest, probable, sharpened
 
@@ -220,7 +220,7 @@ class Anatomy:
         """
         tones = self.tones
         if tones is None:
-            return straight(self.shown(meaning), self.grid, look, zero_outside=True)
+            return carried(self.shown(meaning), self.grid, look)
         number, side = meaning
         own = np.zeros(256, dtype=bool)
         own[INNER if number == BRAIN else number] = True
@@ -234,7 +234,7 @@ class Anatomy:
         if side:
             right = self.right[part].astype(np.float32) / np.float32(255)
             place *= right if side > 0 else 1 - right
-        found = straight(place, self.grid.cropped(low, high), look, zero_outside=True)
+        found = carried(place, self.grid.cropped(low, high), look)
         spots = np.nonzero((found > UNSEEN) & (found < 1 - UNSEEN))
         # Places are interpolated; what else may stand there, and how bright it is, is that of the nearest voxel.
         at = nearest(look, spots, self.grid)

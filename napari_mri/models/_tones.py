@@ -72,9 +72,10 @@ class Tones:
     high: float
     shade: Array
 
-    def bins(self, values: Array, at: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return the nearest bin of each value (V,), that stands at a voxel `at` (V,) of the flat map."""
-        return np.rint(_steps(values, self.shade.reshape(-1)[at], self.low, self.high)).astype(np.intp)
+    def _seen(self, values: Array, at: NDArray[np.intp]) -> tuple[NDArray[np.uint8], Array, Array]:
+        """Return what may stand at voxels `at` (V,) of the flat map, how likely, (M, V), and brightness there in bins, (V,)."""
+        which, share = (part.reshape(len(part), -1)[:, at] for part in (self.which, self.share))
+        return which, share.astype(np.float32), _steps(values, self.shade.reshape(-1)[at], self.low, self.high)
 
     def gain(self, values: Array, at: NDArray[np.intp], own: NDArray[np.bool_]) -> Array:
         """Return what brightness adds to the log odds of some structures, (V,).
@@ -86,16 +87,14 @@ class Tones:
         own : ndarray of bool, (256,)
             Which structures are the ones in question.
         """
-        tone = self.bins(values, at)
-        which = self.which.reshape(len(self.which), -1)[:, at]
+        which, share, place = self._seen(values, at)
         mine = own[which]
-        share = self.share.reshape(which.shape[0], -1)[:, at].astype(np.float32)
-        likely = share * self.looks[which, tone]
+        likely = share * self.looks[which, np.rint(place).astype(np.intp)]
         inside, outside = (likely * mine).sum(axis=0), (likely * ~mine).sum(axis=0)
         in_share, out_share = (share * mine).sum(axis=0), (share * ~mine).sum(axis=0)
         # Where only these may stand (or their other side, say), brightness tells nothing.
         both = (in_share > RARELY) & (out_share > RARELY)
-        found = np.zeros(len(tone), dtype=np.float32)
+        found = np.zeros(len(place), dtype=np.float32)
         found[both] = np.log(inside[both] * out_share[both] / (outside[both] * in_share[both]))
         return found * np.float32(TRUST)
 
@@ -107,9 +106,7 @@ class Tones:
         values, at : ndarray, (V,)
             Brightness, and the nearest voxels of the flat map.
         """
-        which = self.which.reshape(len(self.which), -1)[:, at]
-        share = self.share.reshape(which.shape[0], -1)[:, at].astype(np.float32)
-        place = _steps(values, self.shade.reshape(-1)[at], self.low, self.high)
+        which, share, place = self._seen(values, at)
         cell, upper = _cells(which, place)
         looks = self.looks
         for _ in range(REFITS):

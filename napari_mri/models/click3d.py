@@ -19,7 +19,7 @@ from napari_mri.engine import fit
 from napari_mri.models._anatomy import Anatomy, Meaning, anatomy_of
 from napari_mri.models._anatomy_net import ANATOMY, named, unfit
 from napari_mri.models._click3d_rounds import Answer, Rounds, extent, touched
-from napari_mri.models._click3d_zoom import Pyramid, straight
+from napari_mri.models._click3d_zoom import Pyramid, carried, straight
 from napari_mri.models._marks import Pointed, sorted_out, voxel_box
 
 Array = NDArray[np.float32]
@@ -255,7 +255,7 @@ class Clicking(Session):
         if (high > low).all():
             part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
             target = grid.cropped(low, high)
-            found = straight(state.probability(), state.grid, target, zero_outside=True) > self.p.level
+            found = carried(state.probability(), state.grid, target) > self.p.level
             found &= _in_boxes(told, target)
             mask[part] = found if self.p.pieces else touched(found, target, told)
         return self.scan.with_labels(mask, {1: "object"})

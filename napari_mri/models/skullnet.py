@@ -23,6 +23,7 @@ from napari_mri.engine import fit
 from napari_mri.engine import weights as files
 from napari_mri.models._anatomy import INNER
 from napari_mri.models._anatomy_net import ANATOMY, network
+from napari_mri.models._click3d_rounds import extent
 from napari_mri.models._tones import nearest, probable, sharpened
 
 Array = NDArray[np.float32]
@@ -159,12 +160,13 @@ def moved(distance: Array, looked: Looked, scan: Volume, scale: fit.Scale, rt: R
     _, tones = sharpened(maps, small, STEP_MM)
     if tones is None:
         return distance
-    ends = [np.flatnonzero((np.abs(distance) < BAND_MM).any(axis=tuple(b for b in range(3) if b != a))) for a in range(3)]
-    if not all(len(e) for e in ends):
+    band = np.abs(distance) < BAND_MM
+    span = extent(band)
+    if span is None:
         return distance
-    box = tuple(slice(int(e[0]), int(e[-1]) + 1) for e in ends)
-    spots = np.nonzero(np.abs(distance[box]) < BAND_MM)
-    at = nearest(scan.grid.cropped([b.start for b in box], [b.stop for b in box]), spots, grid)
+    box = tuple(slice(a, b + 1) for a, b in zip(*span, strict=True))
+    spots = np.nonzero(band[box])
+    at = nearest(scan.grid.cropped(span[0], span[1] + 1), spots, grid)
     values = fit.unit_scaled(fit.finite(scan.data[box][spots]), scale)
     shift = np.zeros(distance[box].shape, dtype=np.float32)
     shift[spots] = np.clip(UNSURE_MM * tones.gain(values, at, own), -MOST_MM, MOST_MM)
@@ -205,11 +207,10 @@ def _distances(soft: Array) -> Array:
 
 def _around(looked: Looked) -> tuple[Array, Array, Grid]:
     """Return what was looked at in a box around the brain with room to see beyond."""
-    close = looked.near < ROOM_MM
-    ends = [np.flatnonzero(close.any(axis=tuple(b for b in range(3) if b != a))) for a in range(3)]
-    low, high = [int(e[0]) for e in ends], [int(e[-1]) + 1 for e in ends]
-    part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    return looked.near[part], looked.small[part], looked.grid.cropped(low, high)
+    span = extent(looked.near < ROOM_MM)
+    assert span is not None, "there is a mask"
+    part = tuple(slice(a, b + 1) for a, b in zip(*span, strict=True))
+    return looked.near[part], looked.small[part], looked.grid.cropped(span[0], span[1] + 1)
 
 
 def _main_part(mask: Mask) -> NDArray[np.uint8]:
