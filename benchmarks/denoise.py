@@ -312,24 +312,6 @@ def one_series(case: SeriesCase, names: tuple[str, ...], level: float, seed: int
     return rows
 
 
-def whole_head(method: Callable[[Array, float], Array], level: float = 0.05) -> dict[str, float]:
-    """Processor seconds a million voxels: the default on a whole head in 256 x 256 x 256 voxels, BM4D on a piece of it."""
-    grid = phantom.default_grid()
-    head = np.asarray(phantom.head(grid, "T1", noise=0.0)[0].data, np.float32)
-    clean = np.zeros((256, 256, 256), np.float32)
-    low = [(256 - n) // 2 for n in head.shape]
-    clean[tuple(slice(a, a + n) for a, n in zip(low, head.shape, strict=True))] = head
-    bright = brightness(clean)
-    noisy = rician.noise_of(np.random.default_rng(7), clean, level * bright)
-    took = {}
-    for name, apply, scan in (("default", method, noisy), ("bm4d", bm4d, np.ascontiguousarray(crop(noisy, 80)))):
-        apply(scan[:16, :16, :16], level * bright)
-        began = time.process_time()
-        apply(scan, level * bright)
-        took[name] = round((time.process_time() - began) / scan.size * 1e6, 2)
-    return took | {"ratio": round(took["bm4d"] / took["default"], 1)}
-
-
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean PSNR of each method, and each method's mean and worst difference to BM4D, by kind of case."""
     out: dict[str, Any] = {}
@@ -371,6 +353,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--series-seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=4.0, help="for the model that learns from the scan")
     parser.add_argument("--whole", action="store_true", help="time a whole head of 256 x 256 x 256 voxels beside BM4D")
+    parser.add_argument("--device", default="cpu", help="of --whole: on a GPU it is timed by the clock, without BM4D")
+    parser.add_argument("--profile", action="store_true", help="with --whole: where the time goes on the GPU")
     args = parser.parse_args(argv)
     own = {
         n: of_model(n, **({"minutes": args.minutes} if n == "selfscan" else {})) for n in args.methods if n != "bm4d"
@@ -388,9 +372,12 @@ def main(argv: list[str] | None = None) -> None:
             for row in one_series(case, tuple(args.series), level, args.series_seed)
         ]
     if args.whole:
-        found["whole_head"] = whole_head(of_model("nlpca"))
-        print(json.dumps(found["whole_head"]))
-    print(json.dumps(found["summary"], indent=1))
+        from benchmarks.denoise_whole import beside_bm4d, on_device
+
+        found["whole_head"] = beside_bm4d() if args.device == "cpu" else on_device(args.device, args.profile)
+        print(json.dumps(found["whole_head"], indent=1))
+    if rows:
+        print(json.dumps(found["summary"], indent=1))
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(found, indent=1) + "\n")

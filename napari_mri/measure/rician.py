@@ -81,8 +81,39 @@ def _stable_at(
     m: NDArray[np.float64], mean: NDArray[np.float64], spread: NDArray[np.float64], stable: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Stabilising transform at magnitudes m: the table, a straight line below it, slope 1 above it."""
+    return np.interp(m, *_stable_line(mean, spread, stable))
+
+
+def _stable_line(
+    mean: NDArray[np.float64], spread: NDArray[np.float64], stable: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     # A magnitude is not negative, so the line below the table begins at 0.
-    return np.interp(m, [0.0, *mean, mean[-1] + _FAR], [-mean[0] / spread[0], *stable, stable[-1] + _FAR])
+    at = np.array([0.0, *mean, mean[-1] + _FAR])
+    return at, np.array([-mean[0] / spread[0], *stable, stable[-1] + _FAR])
+
+
+def stable_line() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return corners of the stabilising transform: magnitudes in sigma, and what becomes of them; straight in between."""
+    t = tables()
+    return _stable_line(t.mean, t.spread, t.stable)
+
+
+def signal_line(doubt: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return corners of the way back: means in the stabilised scale, and their signals in sigma; straight in between.
+
+    Parameters
+    ----------
+    doubt : float
+        See `back_from_stabilised`.
+    """
+    t = tables()
+    ramp = t.snr
+    if doubt > 0:
+        steps, weights = np.polynomial.hermite_e.hermegauss(15)
+        ramp = np.interp(t.stable_mean[:, None] + doubt * steps, t.stable_mean, t.snr) @ (weights / weights.sum())
+        # Beyond the table the two inverses are the same straight line.
+        ramp = np.where(t.stable_mean > t.stable_mean[-1] - 8 * doubt, t.snr, ramp)
+    return np.array([*t.stable_mean, t.stable_mean[-1] + _FAR]), np.array([*ramp, t.snr[-1] + _FAR])
 
 
 def _in_sigma(data: ArrayLike, sigma: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -122,9 +153,8 @@ def stabilised(data: ArrayLike, sigma: ArrayLike) -> Array:
     sigma : float or array_like
         Above 0.
     """
-    t = tables()
     scaled, _ = _in_sigma(data, sigma)
-    return _stable_at(scaled, t.mean, t.spread, t.stable).astype(np.float32)
+    return np.interp(scaled, *stable_line()).astype(np.float32)
 
 
 def back_from_stabilised(data: ArrayLike, sigma: ArrayLike, doubt: float = 0.0) -> Array:
@@ -144,15 +174,7 @@ def back_from_stabilised(data: ArrayLike, sigma: ArrayLike, doubt: float = 0.0) 
     -------
     ndarray of float32, the noise-free signal; without doubt 0 at and below the noise floor.
     """
-    t = tables()
-    d = np.asarray(data, dtype=np.float64)
-    ramp = t.snr
-    if doubt > 0:
-        steps, weights = np.polynomial.hermite_e.hermegauss(15)
-        ramp = np.interp(t.stable_mean[:, None] + doubt * steps, t.stable_mean, t.snr) @ (weights / weights.sum())
-        # Beyond the table the two inverses are the same straight line.
-        ramp = np.where(t.stable_mean > t.stable_mean[-1] - 8 * doubt, t.snr, ramp)
-    found = np.interp(d, [*t.stable_mean, t.stable_mean[-1] + _FAR], [*ramp, t.snr[-1] + _FAR])
+    found = np.interp(np.asarray(data, dtype=np.float64), *signal_line(doubt))
     return np.asarray(found * np.asarray(sigma, dtype=np.float64), dtype=np.float32)
 
 

@@ -84,3 +84,34 @@ def test_what_is_flat_stays_as_it_is() -> None:
     flat = torch.full((20, 21, 22), 5.0)
     flat[10:] = 9.0
     assert torch.allclose(pca.cleaned(flat), flat, atol=0.02)
+
+
+@pytest.mark.parametrize("room", [20 << 30, 64 << 20])
+def test_pieces_cut_for_a_gpu_give_what_pieces_cut_for_cores_give(room: int) -> None:
+    gen = torch.Generator().manual_seed(4)
+    noisy = 1.2 + 12 * blocks((34, 29, 31)) + torch.randn((34, 29, 31), generator=gen)
+    cores, gpu = pca.cleaned(noisy, 1.2), pca.cleaned(noisy, 1.2, cut=pca.for_gpu(tuple(noisy.shape), room))
+    # Which of two cubes, alike to rounding, is the last of its group may differ.
+    assert error(cores, gpu) < 1e-2
+    assert not torch.equal(cores, noisy)
+
+
+def test_little_memory_makes_thin_slabs_and_small_batches() -> None:
+    wide, narrow = pca.for_gpu((256, 256, 256), 20 << 30), pca.for_gpu((256, 256, 256), 3 << 30)
+    assert wide.cubes[0] > narrow.cubes[0] >= 1
+    assert wide.batch > narrow.batch > 1000
+    assert pca.for_gpu((512, 512, 512), 1 << 30).cubes[0] == 1  # it cannot be thinner
+
+
+def test_tiles_hold_each_bright_cube_once_and_none_that_is_dark() -> None:
+    bright = torch.rand((7, 6, 5), generator=torch.Generator().manual_seed(1)) > 0.6
+    bright[:, 0] = False
+    starts = [pca._starts(4 * n + 2, 0) for n in (6, 5, 4)]
+    found = torch.zeros_like(bright, dtype=torch.int64)
+    for part in pca._tiles((7, 6, 5), (3, 2, 9), bright):
+        tile = pca._tile_at(starts, bright, part)
+        places = tile.corners + torch.tensor([box.start for box in tile.box]) - pca.REACH
+        for place in places.tolist():
+            found[tuple(int((begin == at).nonzero()) for begin, at in zip(starts, place, strict=True))] += 1
+        assert all(box.stop <= int(begin[-1]) + pca.SIDE + 2 * pca.REACH for box, begin in zip(tile.box, starts, strict=True))
+    assert torch.equal(found, bright.long())
