@@ -34,6 +34,8 @@ class Plan:
         Judgements without a better net after which training ends.
     share : (float, float)
         Which part of the run's progress the training is.
+    tells : bool
+        Whether an end before the last step is told, and why it came.
     """
 
     minutes: float = 4.0
@@ -42,6 +44,7 @@ class Plan:
     every: int = 25
     patience: int = 8
     share: tuple[float, float] = (0.05, 0.85)
+    tells: bool = False
 
 
 def learn(
@@ -58,7 +61,8 @@ def learn(
     net : torch module
         On the device already; changed in place.
     loss : callable
-        Draws a batch and returns its loss.
+        Draws a batch and returns its loss. On a GPU it should not wait for it: the steps are queued there, and only
+        a judgement waits for them.
     judge : callable
         A figure on fixed pieces, lower is better; called without gradients.
     plan : Plan
@@ -71,9 +75,11 @@ def learn(
         If stop is pressed before the first judgement, or the runtime cannot finish early.
     """
     import torch
+    from torch.optim.swa_utils import get_ema_multi_avg_fn
 
     average = copy.deepcopy(net).requires_grad_(False)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=plan.rate, weight_decay=1e-4)
+    mine, new = list(average.parameters()), list(net.parameters())
+    optimiser = torch.optim.AdamW(new, lr=plan.rate, weight_decay=1e-4, fused=new[0].is_cuda or None)
     best: dict[str, Any] | None = None
     best_figure, waited, figure = math.inf, 0, math.nan
     began = time.monotonic()
@@ -88,6 +94,7 @@ def learn(
             rt.warn(f"Stopped while learning, at step {step}: the result is the best so far.")
             break
         if done >= 1:
+            _tell(plan, rt, step, f"its {plan.minutes:g} minutes were over")
             break
         for group in optimiser.param_groups:
             group["lr"] = plan.rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
@@ -97,9 +104,7 @@ def learn(
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
         keep = min(0.98, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for mine, new in zip(average.parameters(), net.parameters(), strict=True):
-                mine.lerp_(new, 1 - keep)
+        get_ema_multi_avg_fn(keep)(mine, new, step)
         if (step + 1) % plan.every == 0:
             with torch.no_grad():
                 figure = judge(average)
@@ -108,10 +113,16 @@ def learn(
             else:
                 waited += 1
             if waited >= plan.patience:
+                _tell(plan, rt, step + 1, "it no longer became better")
                 break
     if best is not None:
         average.load_state_dict(best)
     return average.eval()
+
+
+def _tell(plan: Plan, rt: Runtime, step: int, why: str) -> None:
+    if plan.tells and step < plan.steps:
+        rt.warn(f"Learning ended at step {step:,} of {plan.steps:,}: {why}.")
 
 
 def finish_early(rt: Runtime) -> bool:

@@ -76,8 +76,11 @@ class Slicing:
         ndarray, `fine.shape`, float32
         """
         gap = np.asarray(measured, dtype=np.float32) - self.sampled(data)
-        spread = tuple(None if m is None else _inverse(m, smooth) for m in self.matrices)
-        return np.asarray(data, dtype=np.float32) + along_axes(gap, spread)
+        return np.asarray(data, dtype=np.float32) + along_axes(gap, self.spread(smooth))
+
+    def spread(self, smooth: float = 10.0) -> tuple[Matrix | None, ...]:
+        """Return, for each axis, the (fine, scan) matrix that spreads a measured difference most smoothly."""
+        return tuple(None if m is None else _inverse(m, smooth) for m in self.matrices)
 
     def scaled(self, data: NDArray[Any], measured: NDArray[Any], rounds: int = 4) -> NDArray[np.float32]:
         """Return fine voxels brought nearer to the scan by factors: what is not negative stays so.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +24,14 @@ from napari_mri.measure.consistency import (
     slicing,
 )
 
+if TYPE_CHECKING:
+    import torch
+
+    from napari_mri.nets.slices import Lines
+
 Array = NDArray[np.float32]
+Some = TypeVar("Some")
+"""What a frame is held in: an ndarray, or a tensor on a device."""
 
 MOST_FACTOR = 8.0
 """Between slices further apart than this there is nothing left to connect."""
@@ -102,11 +110,121 @@ class Way:
                 result = self.measure.scaled(result, start)
         return result
 
+    def sampled(self, result: Array) -> Array:
+        """Return what the scanner would have measured of a result, on the middle grid."""
+        return self.measure.sampled(result)
+
+    def home(self, frame: Array) -> Array:
+        """Return a frame as an ndarray: it is one already."""
+        return frame
+
+    def on(self, device: str) -> TensorWay:
+        """Return the same way on a device of torch."""
+        from napari_mri.nets.slices import lines_on
+
+        return TensorWay(
+            self,
+            device,
+            lines_on(device, (None, None, None) if self.average is None else self.average.matrices),
+            lines_on(device, self.refine),
+            lines_on(device, self.measure.matrices),
+            lines_on(device, self.measure.spread()),
+        )
+
     @property
     def factors(self) -> tuple[float, float, float]:
         """How many fine voxels a voxel of the middle grid is split into along each axis."""
         i, j, k = (a / b for a, b in zip(self.middle.spacing, self.fine.spacing, strict=True))
         return i, j, k
+
+
+@dataclass(frozen=True, eq=False)
+class TensorWay:
+    """A `Way` on a GPU: the same answers to rounding, a frame goes there once and its result comes home once.
+
+    Parameters
+    ----------
+    way : Way
+    device : str
+    average, refine, sample, spread : Lines
+        The matrices of the steps, on the device.
+    """
+
+    way: Way
+    device: str
+    average: Lines
+    refine: Lines
+    sample: Lines
+    spread: Lines
+
+    @property
+    def middle(self) -> Grid:
+        """The (averaged) scan's grid."""
+        return self.way.middle
+
+    @property
+    def fine(self) -> Grid:
+        """The result's grid."""
+        return self.way.fine
+
+    def start(self, data: NDArray[np.generic]) -> torch.Tensor:
+        """Bring one frame of the scan to the device, on the middle grid."""
+        import torch
+
+        from napari_mri.nets.slices import along_axes
+
+        # A copy: torch refuses a memory map that is read-only.
+        return along_axes(torch.from_numpy(np.array(data, dtype=np.float32, order="C")).to(self.device), self.average)
+
+    def spline(self, start: torch.Tensor) -> torch.Tensor:
+        """Return the cubic spline through a frame on the middle grid, on the fine grid; never the frame itself."""
+        from napari_mri.nets.slices import along_axes
+
+        result = along_axes(start, self.refine)
+        return result.clone() if result is start else result
+
+    def agreed(self, result: torch.Tensor, start: torch.Tensor, consistent: bool = True) -> torch.Tensor:
+        """Return the nearest fine voxels that the frame could have been measured from (see `Way.agreed`)."""
+        from napari_mri.nets.slices import corrected, scaled
+
+        if consistent:
+            result = corrected(result, start, self.sample, self.spread)
+        if bool(start.min() >= 0):
+            result = result.clamp(min=0)
+            if consistent:
+                result = scaled(result, start, self.sample)
+        return result
+
+    def sampled(self, result: torch.Tensor) -> torch.Tensor:
+        """Return what the scanner would have measured of a result, on the middle grid."""
+        from napari_mri.nets.slices import along_axes
+
+        return along_axes(result, self.sample)
+
+    def home(self, frame: torch.Tensor) -> Array:
+        """Bring a frame to main memory."""
+        return np.asarray(frame.contiguous().cpu().numpy(), dtype=np.float32)
+
+
+class Steps(Protocol[Some]):
+    """What `refined` asks of a `Way` and of a `TensorWay`."""
+
+    @property
+    def middle(self) -> Grid:
+        """The (averaged) scan's grid."""
+
+    @property
+    def fine(self) -> Grid:
+        """The result's grid."""
+
+    def start(self, data: NDArray[np.generic]) -> Some:
+        """Return one frame of the scan on the middle grid."""
+
+    def sampled(self, result: Some) -> Some:
+        """Return what the scanner would have measured of a result."""
+
+    def home(self, frame: Some) -> Array:
+        """Return a frame as an ndarray."""
 
 
 def way_of(grid: Grid, wish: Wish) -> Way:
@@ -148,13 +266,13 @@ def way_to(grid: Grid, spacing: ArrayLike, wish: Wish) -> Way:
     )
 
 
-def refined(scan: Volume, way: Way, make: Callable[[Array, int], Array], rt: Runtime) -> Volume:
+def refined(scan: Volume, way: Steps[Some], make: Callable[[Some, int], Some], rt: Runtime) -> Volume:
     """Make every frame of the result, compare it with the scan, tell the difference and offer it.
 
     Parameters
     ----------
     scan : Volume, (I, J, K) or (I, J, K, C)
-    way : Way
+    way : Way or TensorWay
     make : callable
         ``make(start, number) -> result``: a frame on the middle grid, and its number, to the fine grid.
     rt : Runtime
@@ -169,8 +287,9 @@ def refined(scan: Volume, way: Way, make: Callable[[Array, int], Array], rt: Run
     judged: list[Consistency] = []
     for number in range(scan.n_frames):
         start = way.start(scan.frame(number).data)
-        results.append(make(start, number))
-        judged.append(compared(Volume(start, way.middle), way.measure.sampled(results[-1])))
+        result = make(start, number)
+        judged.append(compared(Volume(way.home(start), way.middle), way.home(way.sampled(result))))
+        results.append(way.home(result))
     worst = max(judged, key=lambda one: one.percent)
     rt.warn(f"Data consistency{' of the worst frame' if len(judged) > 1 else ''}: {worst}.")
     residual = [one.residual.data for one in judged]

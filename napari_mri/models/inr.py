@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from napari_mri.core.errors import GridMismatch, MissingExtra
 from napari_mri.core.model import SUPERRES, Card, Model, Runtime, Wants, knob
 from napari_mri.core.volume import Volume
-from napari_mri.engine.device import half_is_quick
+from napari_mri.engine.device import free_bytes, half_is_quick
 from napari_mri.engine.lesson import Plan, learn
 from napari_mri.models import _align as align
 from napari_mri.models._superres import Array, Way, Wish, refined, slice_axis, tell_limits, way_of
@@ -53,6 +53,8 @@ LEAST_OVERLAP = 0.5
 """Scans that share less of their boxes than this have too little to tell one another."""
 _ACROSS = 4
 """Points across the thickness of a slice, one in each quarter, drawn anew at each step."""
+_BYTES = 48.0
+"""Of memory for each fine voxel while the result is drawn."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ class _View:
 
     @property
     def unit(self) -> Array:
-        return np.clip((self.start - self.low) / self.range_, -0.5, 1.5).astype(np.float32)
+        return np.asarray(np.clip((self.start - self.low) / self.range_, -0.5, 1.5), dtype=np.float32)
 
     @property
     def body(self) -> NDArray[np.intp]:
@@ -195,6 +197,8 @@ class _View:
 
 class _Points:
     """Draw measured voxels of all scans, and the places across their slices.
+
+    A GPU draws for itself, so that no step waits for the processor; its numbers are others than the processor's.
 
     Parameters
     ----------
@@ -208,13 +212,13 @@ class _Points:
     def __init__(self, views: list[_View], gaussian: bool, device: str, seed: int) -> None:
         import torch
 
-        self.gen = torch.Generator().manual_seed(seed)
+        self.gen = torch.Generator(device).manual_seed(seed)
         self.device, self.gaussian = device, gaussian
         corners = np.concatenate([view.way.fine.corners() for view in views])
         self.centre = (corners.max(axis=0) + corners.min(axis=0)) / 2
         self.half = float((corners.max(axis=0) - corners.min(axis=0)).max() / 2)
         self.values = [torch.from_numpy(view.unit.ravel()).to(device) for view in views]
-        self.bodies = [torch.from_numpy(view.body) for view in views]
+        self.bodies = [torch.from_numpy(view.body).to(device) for view in views]
         self.maps = [self._map(view.way.middle.affine) for view in views]
         self.views = views
 
@@ -242,19 +246,20 @@ class _Points:
         import torch
 
         body, values, view = self.bodies[number], self.values[number], self.views[number]
-        inside = body[torch.randint(len(body), (count * 4 // 5,), generator=self.gen)]
-        anywhere = torch.randint(len(values), (count - len(inside),), generator=self.gen)
+        drawn = {"generator": self.gen, "device": self.device}
+        inside = body[torch.randint(len(body), (count * 4 // 5,), **drawn)]
+        anywhere = torch.randint(len(values), (count - len(inside),), **drawn)
         flat = torch.cat([inside, anywhere])
         _, wide, deep = view.start.shape
         index = torch.stack([flat // (wide * deep), flat // deep % wide, flat % deep], 1).float()
         where = index[:, None].expand(-1, _ACROSS, -1).clone()
         if view.axis is not None:
-            part = (torch.arange(_ACROSS) + torch.rand(count, _ACROSS, generator=self.gen)) / _ACROSS
+            part = (torch.arange(_ACROSS, device=self.device) + torch.rand(count, _ACROSS, **drawn)) / _ACROSS
             # A Gaussian's width is told at half of its maximum.
             offset = torch.special.ndtri(part.clamp(0.01, 0.99)) / 2.3548 if self.gaussian else part - 0.5
             where[..., view.axis] += offset * view.across
         turn, shift = self.maps[number]
-        return where.reshape(-1, 3).to(self.device) @ turn + shift, values[flat.to(values.device)]
+        return where.reshape(-1, 3) @ turn + shift, values[flat]
 
 
 def _fitted(views: list[_View], p: Params, rt: Runtime) -> tuple[FourierField, _Points]:
@@ -283,9 +288,10 @@ def _fitted(views: list[_View], p: Params, rt: Runtime) -> tuple[FourierField, _
         return torch.stack([error(net, n, points.draw(n, each)) for n in range(len(views))]).mean()
 
     def judge(net: torch.nn.Module) -> float:
-        return float(np.mean([float(error(net, n, drawn)) for n, pieces in enumerate(exam) for drawn in pieces]))
+        errors = [error(net, n, drawn) for n, pieces in enumerate(exam) for drawn in pieces]
+        return float(torch.stack(errors).mean())  # read once: each reading waits for the GPU
 
-    plan = Plan(p.minutes or preset.minutes, p.steps or preset.steps, preset.rate, every=50, patience=8)
+    plan = Plan(p.minutes or preset.minutes, p.steps or preset.steps, preset.rate, every=50, patience=8, tells=True)
     best = learn(field, loss, judge, plan, rt)
     assert isinstance(best, FourierField)
     return best, points
@@ -297,21 +303,23 @@ def _drawn(
     """Return one scan on its fine grid: the function in the body, the spline in the air, corrected to the scan."""
     import torch
 
-    way = view.way
-    result = way.spline(view.start)
-    fine = np.flatnonzero(result > view.low + 0.04 * view.range_)
+    # Voxels, their indices and what the correction makes of them; where there is no room, only the function runs there.
+    roomy = _BYTES * np.prod(view.way.fine.shape, dtype=np.float64) < free_bytes(points.device)
+    way = view.way.on(points.device if roomy else "cpu")
+    start = torch.tensor(view.start, device=way.device)
+    flat = way.spline(start).reshape(-1)
+    fine = torch.nonzero(flat > view.low + 0.04 * view.range_)[:, 0]
     turn, shift = points._map(way.fine.affine)
     _, wide, deep = way.fine.shape
-    flat = result.ravel()
-    size = 1 << 16
+    size = 1 << (16 if points.device == "cpu" else 18)
     for at in range(0, len(fine), size):
         rt.report(span[0] + span[1] * at / len(fine), "drawing the finer scan")
-        some = torch.from_numpy(fine[at : at + size]).to(rt.device)
-        index = torch.stack([some // (wide * deep), some // deep % wide, some % deep], 1).float()
-        with torch.inference_mode():
-            told = field(index @ turn + shift, number)
-        flat[fine[at : at + size]] = told.cpu().numpy() * view.range_ + view.low
-    return way.agreed(flat.reshape(way.fine.shape), view.start)
+        some = fine[at : at + size]
+        index = torch.stack([some // (wide * deep), some // deep % wide, some % deep], 1).float().to(points.device)
+        with torch.no_grad():
+            told = field(index @ turn + shift, number) * view.range_ + view.low
+        flat[some] = told.to(flat.device)
+    return way.home(way.agreed(flat.reshape(way.fine.shape), start))
 
 
 MODELS = (Model(CARD, Params, run=run),)

@@ -16,11 +16,13 @@ from napari_mri.core.model import SUPERRES, Card, Model, Runtime, Wants, Weights
 from napari_mri.core.volume import Volume
 from napari_mri.engine import weights as files
 from napari_mri.engine.device import half_is_quick
-from napari_mri.engine.tiles import Tiling, run_net
+from napari_mri.engine.tiles import Tiling, corners, importance, memory_ended, run_net
 from napari_mri.measure.consistency import Matrix, along_axes
-from napari_mri.models._superres import Way, Wish, refined, slice_axis, tell_limits, way_of
+from napari_mri.models._superres import TensorWay, Way, Wish, refined, slice_axis, tell_limits, way_of
 
 if TYPE_CHECKING:
+    import torch
+
     from napari_mri.nets.superres import SliceNet
 
 Array = NDArray[np.float32]
@@ -95,16 +97,43 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     if told is None:
         rt.warn("The slices are no thicker than the voxels within them, so the network was not asked: this is the cubic spline.")
 
+    asked = None if told is None else _Asked(told, p.variants)
+    if rt.device != "cpu":
+        try:
+            return _refined_there(scan, way.on(rt.device), axis, asked, (p.consistent, rt))
+        except (RuntimeError, MemoryError) as error:
+            if not memory_ended(error):
+                raise
+            rt.warn(f"Memory of the {rt.device} ended: the scan was refined in main memory and in smaller tiles.")
+
     def make(start: Array, number: int) -> Array:
         part = cast(Runtime, _Span(rt, number / scan.n_frames, (number + 1) / scan.n_frames))
         part.report(0.0, "interpolating")
         result = way.spline(start)
-        if told is not None:
-            result += lacking(start, way, axis, _Asked(told, p.variants), part)
+        if asked is not None:
+            result += lacking(start, way, axis, asked, part)
         part.report(0.9, "comparing with the scan")
         return way.agreed(result, start, p.consistent)
 
     return refined(scan, way, make, rt)
+
+
+def _refined_there(
+    scan: Volume, there: TensorWay, axis: int, asked: _Asked | None, how: tuple[bool, Runtime]
+) -> Volume:
+    """Refine every frame on the device from its first voxel to its last; the same answer to rounding."""
+    consistent, rt = how
+
+    def make(start: torch.Tensor, number: int) -> torch.Tensor:
+        part = cast(Runtime, _Span(rt, number / scan.n_frames, (number + 1) / scan.n_frames))
+        part.report(0.0, "interpolating")
+        result = there.spline(start)
+        if asked is not None:
+            result = result + lacking_there(start, there, axis, asked, part)
+        part.report(0.9, "comparing with the scan")
+        return there.agreed(result, start, consistent)
+
+    return refined(scan, there, make, rt)
 
 
 @dataclass(frozen=True)
@@ -184,6 +213,53 @@ def lacking(start: Array, way: Way, axis: int, asked: _Asked, rt: Runtime) -> Ar
     return along_axes(np.moveaxis(lines, 0, axis), (read[0], read[1], read[2]))
 
 
+def lacking_there(start: torch.Tensor, there: TensorWay, axis: int, asked: _Asked, rt: Runtime) -> torch.Tensor:
+    """Return what the cubic spline lacks, as `lacking` does, on the device of `start`."""
+    import torch
+
+    from napari_mri.nets.slices import along_axes, lines_on
+    from napari_mri.nets.superres import PARTS, Informed, turned, turned_back
+
+    net = Informed(rt.keep("through_plane", lambda: load_net(rt)), asked.told, half_is_quick(rt.device)).eval()
+    unit = start.abs().max().clamp_min(1e-30)  # half precision overflows at 65504
+    stack = start.movedim(axis, 0) / unit
+    total = torch.zeros((PARTS, *stack.shape), device=start.device)
+    for number in range(asked.variants):
+        low, high = (0.9 * n / asked.variants for n in (number, number + 1))
+        step = cast(Runtime, _Span(rt, low, high))
+        total += turned_back(_parts_there(net, turned(stack, number), step), number)
+    lines = total.movedim(0, 1).reshape(-1, *stack.shape[1:]) * (unit / asked.variants)
+    reads = lines_on(there.device, (reading(there.way, axis, PARTS),))
+    read = tuple(reads[0] if n == axis else matrix for n, matrix in enumerate(there.refine))
+    return along_axes(lines.movedim(0, axis), read)
+
+
+def _parts_there(net: Any, stack: torch.Tensor, rt: Runtime) -> torch.Tensor:
+    """Run the network on (slices, i, j) in tiles; return (parts, slices, i, j)."""
+    import torch
+    from torch.nn.functional import pad
+
+    from napari_mri.nets.superres import PARTS
+
+    multiple = net.net.multiple
+    i, j = stack.shape[1:]
+    sides = (RIM, RIM + j % multiple, RIM, RIM + i % multiple, 0, 0)  # the last axis first
+    full = pad(stack[None, None], sides, mode="replicate")[0, 0]
+    shape = (full.shape[0], full.shape[1], full.shape[2])
+    tiling = cut(shape, multiple)
+    spots = corners(shape, tiling.size, tiling.overlap)
+    weight = torch.from_numpy(importance(tiling.size, tiling.gaussian)).to(stack)
+    total, share = torch.zeros((PARTS, *shape), device=stack.device), torch.zeros(shape, device=stack.device)
+    for number, corner in enumerate(spots):
+        rt.report(number / len(spots), f"tile {number + 1} of {len(spots)}")
+        box = tuple(slice(c, c + n) for c, n in zip(corner, tiling.size, strict=True))
+        with torch.no_grad():
+            total[(slice(None), *box)] += net(full[box][None, None])[0] * weight
+        share[box] += weight
+    inner = (slice(None), slice(RIM, RIM + i), slice(RIM, RIM + j))
+    return total[(slice(None), *inner)] / share[inner].clamp_min(1e-12)
+
+
 def _turned(stack: Array, number: int) -> Array:
     """Return variant 0 to 3 of (slices, i, j): as it is, all mirrored, i and j exchanged, both."""
     stack = stack[::-1, ::-1, ::-1] if number % 2 else stack
@@ -239,7 +315,7 @@ def reading(way: Way, axis: int, parts: int) -> Matrix:
     ratio = way.fine.spacing[axis] * parts / way.middle.spacing[axis]
     if ratio < 1:
         place = np.clip((np.arange(wanted) + 0.5) * ratio - 0.5, 0, count - 1)
-        return np.maximum(0.0, 1 - np.abs(place[:, None] - np.arange(count)))
+        return np.asarray(np.maximum(0.0, 1 - np.abs(place[:, None] - np.arange(count))))
     low, first = np.arange(wanted)[:, None] * ratio, np.arange(count)
     # A last voxel may reach beyond the last slice: what it has of it counts alone.
     share = np.minimum(low + ratio, first + 1) - np.maximum(low, first)

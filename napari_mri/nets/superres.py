@@ -53,7 +53,15 @@ class Differences(nn.Conv3d):
         # In half precision a kernel would not sum to zero, and brightness would leak in.
         with torch.autocast(x.device.type, enabled=False):
             kernel = self.weight - self.weight.mean((1, 2, 3, 4), keepdim=True)
-            return F.conv3d(F.pad(x.float(), (1, 1, 1, 1, 1, 1), mode="replicate"), kernel)
+            wide = F.pad(x.float(), (1, 1, 1, 1, 1, 1), mode="replicate")
+            # A GPU's convolution rounds float32 to 11 bits, and its product of matrices does not.
+            return as_product(wide, kernel) if x.is_cuda else F.conv3d(wide, kernel)
+
+
+def as_product(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Return a 3 x 3 x 3 convolution as one product of matrices: (B, ins, K + 2, I + 2, J + 2) to (B, outs, K, I, J)."""
+    around = x.unfold(2, 3, 1).unfold(3, 3, 1).unfold(4, 3, 1)  # (B, ins, K, I, J, 3, 3, 3)
+    return torch.tensordot(around, kernel, dims=((1, 5, 6, 7), (1, 2, 3, 4))).movedim(-1, 1)
 
 
 class Told(nn.Module):
@@ -147,6 +155,18 @@ class Informed(nn.Module):
         told = torch.tensor([self.told] * len(scan), device=scan.device)
         with half_precision(scan.device, self.half_is_quick):
             return self.net(scan, told).float()
+
+
+def turned(stack: torch.Tensor, number: int) -> torch.Tensor:
+    """Return variant 0 to 3 of (slices, i, j): as it is, all mirrored, i and j exchanged, both."""
+    stack = stack.flip(0, 1, 2) if number % 2 else stack
+    return stack.transpose(1, 2) if number >= 2 else stack
+
+
+def turned_back(parts: torch.Tensor, number: int) -> torch.Tensor:
+    """Undo `turned` on (parts, slices, i, j), lowest part first."""
+    parts = parts.transpose(2, 3) if number >= 2 else parts
+    return parts.flip(0, 1, 2, 3) if number % 2 else parts
 
 
 def from_state(state: dict[str, torch.Tensor]) -> SliceNet:

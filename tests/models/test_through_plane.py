@@ -170,3 +170,44 @@ def test_fine_voxels_are_means_of_parts(step):
     place = (np.arange(56) + 0.5) * step / 8
     inner = (np.arange(len(matrix)) + 0.5) < 7 * step - 1
     assert np.allclose((matrix @ place)[inner], (np.arange(len(matrix)) + 0.5)[inner], atol=step / 16 + 1e-6)
+
+
+class OnDevice(LocalRuntime):
+    """The processor, taken for a GPU: the network and all sums in torch from the first voxel to the last."""
+
+    @property
+    def device(self) -> str:
+        return "cpu:0"
+
+
+@pytest.mark.parametrize(
+    ("axis", "options"), [(2, {}), (1, {"spacing": 0.8, "variants": 4}), (0, {"consistent": False}), (2, {"spacing": 1.6})]
+)
+def test_a_gpu_gives_what_the_processor_gives(axis, options):
+    scan = thick(fine(), 4.0, axis)
+    here, there = run(scan, **options), run(scan, rt=OnDevice("cpu"), **options)
+    peak = float(np.ptp(scan.data))
+    assert np.abs(there.result.data - here.result.data).max() < 1e-3 * peak
+    assert there.result.data.flags.c_contiguous == here.result.data.flags.c_contiguous
+    assert there.result.data.dtype == np.float32
+    assert there.warnings == here.warnings
+    assert np.abs(there.extras["residual"].data - here.extras["residual"].data).max() < 1e-3 * peak
+
+
+def test_a_gpu_joins_tiles_as_the_processor_does(monkeypatch):
+    scan = thick(fine(), 2.0)
+    monkeypatch.setattr(through_plane, "LONGEST_PLANE", 52)
+    monkeypatch.setattr(through_plane, "LONGEST_STACK", 18)
+    here, there = run(scan).result.data, run(scan, rt=OnDevice("cpu")).result.data
+    assert np.abs(there - here).max() < 1e-3 * np.ptp(here)
+
+
+def test_where_the_memory_of_a_gpu_ends_the_processor_goes_on(monkeypatch):
+    def ended(*args: object) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    scan = thick(fine(), 4.0)
+    monkeypatch.setattr(through_plane, "lacking_there", ended)
+    outcome = run(scan, rt=OnDevice("cpu"))
+    assert any("Memory of the" in line for line in outcome.warnings)
+    assert np.array_equal(outcome.result.data, run(scan).result.data)

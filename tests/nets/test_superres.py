@@ -6,7 +6,19 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from napari_mri.nets.superres import FACTS, PARTS, SliceNet, facts, from_state  # noqa: E402
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
+
+from napari_mri.nets.superres import (  # noqa: E402
+    FACTS,
+    PARTS,
+    Informed,
+    SliceNet,
+    as_product,
+    facts,
+    from_state,
+    turned,
+    turned_back,
+)
 
 
 def net() -> SliceNet:
@@ -53,3 +65,25 @@ def test_it_is_rebuilt_from_its_tensors():
 
 def test_an_untrained_net_adds_nothing():
     assert SliceNet(16, 1)(torch.randn(1, 1, 4, 8, 8), told()).abs().max() == 0
+
+
+@torch.no_grad()
+def test_the_first_layer_of_a_gpu_is_the_same_convolution():
+    x, kernel = torch.randn(2, 4, 7, 8, 9), torch.randn(6, 4, 3, 3, 3)
+    assert torch.allclose(as_product(x, kernel), torch.nn.functional.conv3d(x, kernel), atol=1e-4)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_turned_and_back_is_what_it_was(number):
+    stack = torch.randn(3, 4, 5)
+    parts = turned(stack, number).expand(PARTS, *turned(stack, number).shape)
+    assert torch.equal(turned_back(parts, number)[0], stack)
+
+
+@torch.no_grad()
+def test_on_a_gpu_no_tensor_of_another_device_comes_in():
+    known = facts(4.0, 4.0, False)
+    with FakeTensorMode(allow_non_fake_inputs=False), torch.device("cuda"):
+        informed = Informed(SliceNet(16, 1), known, True)
+        found = informed(torch.ones(1, 1, 5, 12, 14, device="cuda"))
+    assert (found.device.type, found.dtype, found.shape) == ("cuda", torch.float32, (1, PARTS, 5, 12, 14))
