@@ -12,6 +12,7 @@ Koay & Basser, J Magn Reson 2006;179:317. Veraart et al., NeuroImage 2016;142:39
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,8 +104,10 @@ def estimate(scan: Volume) -> Noise:
         raise UnsupportedImage("Every voxel has the same value, so there is no noise to measure.")
     bright = brightness(data)
     rician_like = low >= 0
-    air = _air_look(data, bright) if rician_like else _Look(np.nan, np.nan, 0)
-    flat = _detail_look(data, rician_like)
+    with ThreadPoolExecutor(1) as beside:  # both look at once; filters do not hold the interpreter
+        seen = beside.submit(_detail_look, data, rician_like)
+        air = _air_look(data, bright) if rician_like else _Look(np.nan, np.nan, 0)
+        flat = seen.result()
     notes = _doubts(data, air, flat, bright)
     from_air = np.isfinite(air.sigma) and (not np.isfinite(flat.sigma) or air.sigma <= 1.4 * flat.sigma)
     sigma = air.sigma if from_air else flat.sigma
@@ -179,7 +182,7 @@ def _lag(data: Array, where: Mask) -> float:
 
 def _air_look(data: Array, bright: float) -> _Look:
     """Sigma from the air: the commonest local mean, then the voxels around which it reigns."""
-    from scipy.ndimage import binary_erosion, uniform_filter
+    from scipy.ndimage import uniform_filter
 
     nothing = _Look(np.nan, np.nan, 0)
     size = tuple(min(5, n // 2 * 2 - 1) for n in data.shape)
@@ -197,7 +200,7 @@ def _air_look(data: Array, bright: float) -> _Look:
         return nothing
     for _ in range(4):
         air = (mean > 0.75 * rician.FLOOR * sigma) & (mean < 1.2 * rician.FLOOR * sigma)
-        inner = binary_erosion(air, iterations=1)
+        inner = _inner(air)
         air = inner if np.count_nonzero(inner) >= _LEAST else air
         values = data[air]
         if values.size < _LEAST:
@@ -213,6 +216,28 @@ def _air_look(data: Array, bright: float) -> _Look:
     return _Look(sigma, _lag(data, air), values.size, ratio)
 
 
+def _inner(mask: Mask) -> Mask:
+    """Leave out what touches the outside, by a face or the border of the volume."""
+    out = mask.copy()
+    for axis in range(3):
+        for here, there in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
+            at, beside = (tuple(part if a == axis else slice(None) for a in range(3)) for part in (here, there))
+            out[at] &= mask[beside]
+        out[tuple(slice(None, None, max(1, n - 1)) if a == axis else slice(None) for a, n in enumerate(mask.shape))] = False
+    return out
+
+
+def slope(image: Array, sigma: float) -> Array:
+    """Return how steep an image is at every voxel, per voxel, after a blur of `sigma` voxels; (I, J, K), each above 1."""
+    from scipy.ndimage import gaussian_filter
+
+    smooth = gaussian_filter(image, sigma, truncate=2.5)
+    out = np.square(np.gradient(smooth, axis=0))
+    for axis in (1, 2):
+        out += np.square(np.gradient(smooth, axis=axis))
+    return np.asarray(np.sqrt(out, out=out), dtype=np.float32)
+
+
 def detail(data: Array) -> Array:
     """Return the finest diagonal Haar detail at every 2 x 2 x 2 block (I-1, J-1, K-1), of the noise's own variance."""
     out = data
@@ -223,18 +248,18 @@ def detail(data: Array) -> Array:
 
 def _detail_look(data: Array, rician_like: bool) -> _Look:
     """Sigma from the diagonal detail of the flattest tissue, corrected for weak signal."""
-    from scipy.ndimage import gaussian_filter, gaussian_gradient_magnitude
+    from scipy.ndimage import gaussian_filter
 
     fine = detail(data)
     crop = tuple(slice(0, -1) for _ in range(3))
     smooth = gaussian_filter(data, 2.0, truncate=2.5)
-    slope = gaussian_gradient_magnitude(data, 1.5, truncate=2.5)[crop]
+    steep = slope(data, 1.5)[crop]
     level = smooth[crop]
     bright = brightness(smooth)
     tissue = (level > 0.3 * bright) & (np.abs(fine) > 0) if rician_like else np.ones(fine.shape, bool)
     if np.count_nonzero(tissue) < _LEAST // 2:
         return _Look(np.nan, np.nan, 0)
-    flat = tissue & (slope <= np.percentile(slope[tissue], 30))
+    flat = tissue & (steep <= np.percentile(steep[tissue], 30))
     spread = float(np.median(np.abs(fine[flat]))) / _MAD
     sigma = float(rician.sigma_from(np.median(level[flat]), spread)) if rician_like else spread
     return _Look(sigma, _colour(data, flat, spread), int(np.count_nonzero(flat)))

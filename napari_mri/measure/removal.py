@@ -25,6 +25,8 @@ VARYING_SAYS = (
     "Whether the noise level is followed over the field of view (parallel imaging, surface coils) or taken as one number."
 )
 VARYING = ("auto", "yes", "no")
+ENOUGH = 1_000_000
+"""Voxels from which on no more of them make the ratio below surer."""
 STRUCTURE = 1.5
 """Residual at edges over residual in flat tissue, from which on structure is leaving with the noise."""
 
@@ -161,17 +163,15 @@ def structure(residual: Array, clean: Array, sigma: Array) -> float:
     float
         Ratio of the root mean squares (of residual / sigma), 0 where there is too little to judge.
     """
-    from scipy.ndimage import gaussian_gradient_magnitude
-
     if min(clean.shape) < 3 or not np.any(residual):
         return 0.0
-    middle = clean.shape[0] // 2
-    part = slice(max(0, middle - 24), middle + 24)
+    middle, thick = clean.shape[0] // 2, min(24, max(8, ENOUGH // (2 * clean[0].size)))
+    part = slice(max(0, middle - thick), middle + thick)
     image, left, level = clean[part], residual[part], np.maximum(sigma[part], 1e-12)
     tissue = image > 0.25 * measure.brightness(image)
     if np.count_nonzero(tissue) < 500:
         return 0.0
-    slope = gaussian_gradient_magnitude(image, 1.0)[tissue]
+    slope = measure.slope(image, 1.0)[tissue]
     energy = ((left / level) ** 2)[tissue]
     flat, edge = slope <= np.percentile(slope, 40), slope >= np.percentile(slope, 92)
     calm = float(np.sqrt(energy[flat].mean()))
