@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -181,8 +182,7 @@ def _averaged(values: Array, grid: Grid, spacing: tuple[float, float, float]) ->
     """Average whole blocks of voxels, then blur, until nothing finer than `spacing` is left."""
     from scipy.ndimage import gaussian_filter
 
-    ratio = np.asarray(spacing) / np.asarray(grid.spacing)
-    block = np.maximum(1, np.floor(ratio + 1e-3)).astype(int)
+    block, sigma, coarser = _blocks(grid, spacing)
     if block.max() > 1:
         spare = [(0, int(-n % b)) for n, b in zip(values.shape, block, strict=True)]
         full = np.pad(values, spare, mode="edge") if any(after for _, after in spare) else values
@@ -190,14 +190,68 @@ def _averaged(values: Array, grid: Grid, spacing: tuple[float, float, float]) ->
             if b > 1:
                 sides = [*full.shape[:axis], full.shape[axis] // b, int(b), *full.shape[axis + 1 :]]
                 full = full.reshape(sides).mean(axis=axis + 1, dtype=np.float32)
-        values = full
-        affine = grid.affine.copy()
-        affine[:3, 3] = grid.to_patient((block - 1) / 2.0)
-        affine[:3, :3] = grid.affine[:3, :3] * block
-        grid = Grid((values.shape[0], values.shape[1], values.shape[2]), affine)
-    left = ratio / block
-    sigma = 0.42 * np.sqrt(np.maximum(left**2 - 1.0, 0.0))
+        values, grid = full, coarser
     return (gaussian_filter(values, sigma) if sigma.max() > 0.1 else values), grid
+
+
+def along(source: Grid, target: Grid) -> tuple[Array, Array, Array] | None:
+    """Return what `resampled` does, linearly and with the border continued, as one matrix (T, S) an axis.
+
+    Parameters
+    ----------
+    source, target : Grid
+
+    Returns
+    -------
+    tuple of 3 ndarray, or None where the axes of both are not the same ones
+    """
+    block, sigma, grid = _blocks(source, target.spacing)
+    step = np.linalg.inv(grid.affine) @ target.affine
+    matrix, offset = step[:3, :3], step[:3, 3]
+    if source.axes != target.axes or np.abs(matrix - np.diag(np.diag(matrix))).max() >= 1e-6:
+        return None
+    found = []
+    for axis in range(3):
+        size, count, b = source.shape[axis], grid.shape[axis], int(block[axis])
+        mean = np.zeros((count, size), dtype=np.float32)
+        np.add.at(mean, (np.repeat(np.arange(count), b), np.minimum(np.arange(count * b), size - 1)), np.float32(1 / b))
+        if sigma.max() > 0.1:
+            mean = blurring(count, float(sigma[axis]), "reflect") @ mean
+        found.append(lerping(offset[axis] + matrix[axis, axis] * np.arange(target.shape[axis]), count) @ mean)
+    return found[0], found[1], found[2]
+
+
+def lerping(place: NDArray[np.float64], count: int, *, zero_outside: bool = False) -> Array:
+    """Return the matrix (T, count) that interpolates linearly at places (T,) on an axis; its ends go on, or 0 beyond."""
+    held = np.clip(place, 0, count - 1)
+    low = np.minimum(held.astype(np.intp), max(count - 2, 0))
+    part = (held - low).astype(np.float32)
+    there = ((place >= -0.5) & (place <= count - 0.5)) if zero_outside else np.ones(len(place), dtype=bool)
+    rows, found = np.arange(len(place)), np.zeros((len(place), count), dtype=np.float32)
+    found[rows, low] = (1 - part) * there
+    found[rows, np.minimum(low + 1, count - 1)] += part * there
+    return found
+
+
+@lru_cache(maxsize=64)
+def blurring(count: int, sigma: float, mode: str) -> Array:
+    """Return the matrix (count, count) of a Gaussian along an axis: what it makes of each single voxel; not to be changed."""
+    from scipy.ndimage import gaussian_filter1d
+
+    one = np.eye(count, dtype=np.float32)
+    return np.asarray(gaussian_filter1d(one, sigma, axis=0, mode=mode) if sigma > 1e-6 else one)
+
+
+def _blocks(grid: Grid, spacing: tuple[float, float, float]) -> tuple[NDArray[np.int_], NDArray[np.float64], Grid]:
+    """Return the blocks (3,) that `_averaged` takes means of, how far it blurs (3,) then, voxels, and the grid of them."""
+    ratio = np.asarray(spacing) / np.asarray(grid.spacing)
+    block = np.maximum(1, np.floor(ratio + 1e-3)).astype(int)
+    sigma = 0.42 * np.sqrt(np.maximum((ratio / block) ** 2 - 1.0, 0.0))
+    affine = grid.affine.copy()
+    affine[:3, 3] = grid.to_patient((block - 1) / 2.0)
+    affine[:3, :3] = grid.affine[:3, :3] * block
+    i, j, k = (int(-(-n // b)) for n, b in zip(grid.shape, block, strict=True))
+    return block, sigma, Grid((i, j, k), affine)
 
 
 def mask_resampled(mask: NDArray[Any], source: Grid, target: Grid) -> NDArray[np.bool_]:

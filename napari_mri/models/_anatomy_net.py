@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_mri.core.errors import WeightsProblem
 from napari_mri.core.model import Runtime, Weights
 from napari_mri.models._anatomy import Array, Ask, Key
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ANATOMY = Weights("anatomy.safetensors", licence="BSD-3-Clause", shipped=True)
 
@@ -29,6 +34,26 @@ def named(path: Path, device: str) -> tuple[Ask, Key]:
     """Return the network of anatomy, image (I, J, K) to logits (N + 1, I, J, K), and what its answers are."""
     import torch
 
+    there, key = loaded(path, device)
+
+    def ask(image: Array) -> Array:
+        with torch.inference_mode():
+            answer = there(torch.from_numpy(np.ascontiguousarray(image)).to(device))
+        return np.asarray(answer.cpu().numpy())
+
+    return ask, key
+
+
+def network_on(rt: Runtime) -> Callable[[Tensor], Tensor]:
+    """Return the network alone, from tensors to tensors on the run's device."""
+    path = rt.weights(ANATOMY)
+    return rt.keep(f"anatomy {path} on the device", lambda: loaded(path, rt.device))[0]
+
+
+def loaded(path: Path, device: str) -> tuple[Callable[[Tensor], Tensor], Key]:
+    """Return the network on a device, tensor (I, J, K) to logits (N + 1, I, J, K), and what its answers are."""
+    import torch
+
     from napari_mri.engine.weights import load
     from napari_mri.nets.anatomy import BEYOND, NAMES, PAIRED
     from napari_mri.nets.anatomy import Anatomy as Net
@@ -40,13 +65,8 @@ def named(path: Path, device: str) -> tuple[Ask, Key]:
     except RuntimeError as error:
         raise unfit(path, error) from None
     net = net.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
-
-    def ask(image: Array) -> Array:
-        with torch.inference_mode():
-            answer = net(torch.from_numpy(np.ascontiguousarray(image))[None, None].to(device))
-        return np.asarray(answer[0].float().cpu().numpy())
-
-    return ask, Key(PAIRED, NAMES, None if beyond is None else np.asarray(beyond.numpy()))
+    key = Key(PAIRED, NAMES, None if beyond is None else np.asarray(beyond.numpy()))
+    return lambda image: net(image[None, None])[0].float(), key
 
 
 def unfit(path: Path, error: Exception) -> WeightsProblem:

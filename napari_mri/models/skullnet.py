@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,14 @@ from napari_mri.core.model import SKULLSTRIP, Card, Model, Runtime, Wants, Weigh
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.engine import fit
 from napari_mri.engine import weights as files
+from napari_mri.engine.tiles import memory_ended
 from napari_mri.models._anatomy import INNER
-from napari_mri.models._anatomy_net import ANATOMY, network
+from napari_mri.models._anatomy_net import ANATOMY, network, network_on
 from napari_mri.models._click3d_rounds import extent
-from napari_mri.models._tones import nearest, probable, sharpened
+from napari_mri.models._tones import nearest, nearest_along, probable, sharpened, sharpened_on
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -57,6 +61,8 @@ MULTIPLE = 16
 REACH_MM = 12.0
 """Distances are right up to here, and clipped beyond."""
 LIKELY_ML = (700.0, 2200.0)
+RIM_MM, DARK = (4.0, 20.0), 0.1
+"""Where the scalp is, from the inner skull; and what share of the brain's brightness it is never below."""
 BAND_MM, MOST_MM, SOFT_MM = 6.0, 3.0, 0.7
 """Brightness is looked at this near to the outline, moves it at most so far, and is smoothed by this."""
 EVEN_MM = 0.01
@@ -98,6 +104,15 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Labels:
     rt : Runtime
     """
     rt.report(0.0, "making a 2 mm copy")
+    if rt.device != "cpu":
+        try:
+            found = on_device(scan, p, rt)
+        except (RuntimeError, MemoryError) as error:
+            if not memory_ended(error):
+                raise
+            found = None  # the two networks alone need less
+        if found is not None:
+            return found
     grid = scan.grid.respaced((STEP_MM,) * 3)
     copy = fit.resampled(scan.data, scan.grid, grid)
     scale = fit.unit_scale(copy)
@@ -122,12 +137,102 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Labels:
     return scan.with_labels(mask, {1: "brain"})
 
 
+def on_device(scan: Volume, p: Params, rt: Runtime) -> Labels | None:
+    """Do as `run` does, but all of it where the networks are; None if that is not possible.
+
+    The scan goes there once; the mask and the distance come back.
+    """
+    import torch
+
+    from napari_mri.engine import outline
+    from napari_mri.nets import voxels
+
+    grid = scan.grid.respaced((STEP_MM,) * 3)
+    there, back = fit.along(scan.grid, grid), fit.along(grid, scan.grid)
+    if there is None or back is None:
+        return None
+    with torch.inference_mode():
+        image = voxels.uploaded(scan.data, rt.device)
+        copy = voxels.spread(image, there)
+        scale = fit.unit_scale(copy.reshape(-1)[:: max(1, copy.numel() // 100_000)].cpu().numpy())
+        if scale is None:
+            return None
+        small = _unit(copy, scale)
+        answers = predict_on(small, p, rt)
+        rt.report(0.5, "bringing the mask home")
+        near, spread = (part[0 if p.csf else 1] for part in (answers.mean(dim=0), answers.std(dim=0, correction=0)))
+        _judge_on(near, small, rt)
+        near, sizes = outline.one_piece(outline.stretched(near, STEP_MM), p.border, STEP_MM)
+        _tell_dropped(sizes, rt)
+        distance = voxels.spread(near.clamp(-REACH_MM, REACH_MM), back)
+        mask = distance < p.border
+        span = voxels.extent(near < ROOM_MM) if p.csf and p.tones and bool(mask.any()) else None
+        if span is not None:
+            rt.report(0.6, "looking at the brightness of tissues")
+            box = tuple(slice(a, b + 1) for a, b in zip(*span, strict=True))
+            looked = Looked(near[box], small[box], grid.cropped(span[0], span[1] + 1))
+            edge = moved_on(distance, looked, (image, scan.grid, scale), rt)
+            rt.report(0.8, "measuring how far it is to the outline")
+            mask = voxels.largest(edge < 0)
+            edge = torch.where(mask, edge.clamp(max=-EVEN_MM), edge.clamp(min=EVEN_MM)).clamp(-STEP_MM, STEP_MM)
+            near = outline.measured(voxels.spread(edge, there), STEP_MM, REACH_MM)
+            distance = voxels.spread(near.clamp(-REACH_MM, REACH_MM), back)
+            distance = torch.where(mask, distance.clamp(max=-EVEN_MM), distance.clamp(min=EVEN_MM))
+            mask = mask if p.border == 0 else voxels.largest(distance < p.border)
+        rt.report(0.9, "bringing the mask home")
+        rt.offer("distance", scan.with_data(distance.cpu().numpy()))
+        if p.variants > 1:
+            rt.offer("uncertainty", scan.with_data(voxels.spread(spread, back).cpu().numpy()))
+        rt.report(1.0, "done")
+        return scan.with_labels(mask.to(torch.uint8).cpu().numpy(), {1: "brain"})
+
+
+def moved_on(distance: Tensor, looked: Looked, seen: tuple[Tensor, Grid, fit.Scale], rt: Runtime) -> Tensor:
+    """As `moved`, of tensors; `seen` is the scan, its grid, and the scale from its intensities to those of the copy."""
+    import torch
+
+    from napari_mri.nets import voxels
+
+    image, grid, scale = seen
+    near, small = looked.near, looked.small
+    inner = tuple(slice(0, n) for n in small.shape)
+    maps = network_on(rt)(_padded_on(small, 0))[(slice(0, -1), *inner)].softmax(dim=0) + 1e-4
+    brain = torch.sigmoid(-(near / UNSURE_MM).clamp(-30, 30))
+    own = torch.zeros(256, dtype=torch.bool, device=near.device)
+    own[INNER.start : INNER.stop] = True
+    inner_skull = own[: len(maps)]
+    for part, share in ((inner_skull, brain), (~inner_skull, 1 - brain)):
+        maps[part] *= share / maps[part].sum(dim=0)
+    tones = sharpened_on(maps, small, STEP_MM)
+    del maps
+    band = distance.abs() < BAND_MM
+    span = voxels.extent(band)
+    if tones is None or span is None:
+        return distance
+    box = tuple(slice(a, b + 1) for a, b in zip(*span, strict=True))
+    places = nearest_along(grid.cropped(span[0], span[1] + 1), looked.grid)
+    strides = (looked.grid.shape[1] * looked.grid.shape[2], looked.grid.shape[2], 1)
+    spots = torch.nonzero(band[box], as_tuple=True)
+    at = torch.zeros_like(spots[0])
+    for place, stride, spot in zip(places, strides, spots, strict=True):
+        at += (torch.from_numpy(place).to(at.device) * stride)[spot]
+    shift = torch.zeros_like(distance[box])
+    shift[spots] = (UNSURE_MM * tones.gain(_unit(image[box][spots], scale), at, own)).clamp(-MOST_MM, MOST_MM)
+    blur = [fit.blurring(n, SOFT_MM / s, "reflect") for n, s in zip(shift.shape, grid.spacing, strict=True)]
+    distance[box] -= voxels.spread(shift, blur)
+    return distance.clamp(-REACH_MM, REACH_MM)
+
+
+def _unit(values: Tensor, scale: fit.Scale) -> Tensor:
+    return ((values - scale.offset) / scale.factor).clamp(0, 1.5)
+
+
 @dataclass(frozen=True, eq=False)
 class Looked:
     """The 2 mm copy, scaled, and the distance to the inner skull on it, mm."""
 
-    near: Array
-    small: Array
+    near: Any
+    small: Any
     grid: Grid
 
 
@@ -250,8 +355,37 @@ def predict(small: Array, p: Params, rt: Runtime) -> Array:
     return np.stack(answers)
 
 
+def predict_on(small: Tensor, p: Params, rt: Runtime) -> Tensor:
+    """As `predict`, from a tensor to a tensor on the run's device, (variants, 2, I, J, K) mm."""
+    import torch
+
+    net = rt.keep("skullnet on the device", lambda: loaded(rt))
+    answers = []
+    for number in range(p.variants):
+        rt.report(0.1 + 0.4 * number / p.variants, "running the network")
+        mirrored, moved = number % 2 == 1, number // 2
+        image = small.flip(0) if mirrored else small
+        answer = net(_padded_on(image, moved)) * STEP_MM
+        answer = answer[(slice(None), *(slice(moved, moved + n) for n in small.shape))]
+        answers.append(answer.flip(1) if mirrored else answer)
+    return torch.stack(answers)
+
+
 def by_torch(rt: Runtime) -> Callable[[Array], Array]:
     """Return the network with the shipped weights on the run's device: (I, J, K) to (2, I, J, K) voxels."""
+    import torch
+
+    net = loaded(rt)
+
+    def ask(image: Array) -> Array:
+        with torch.inference_mode():
+            return np.asarray(net(torch.from_numpy(np.ascontiguousarray(image)).to(rt.device)).cpu().numpy())
+
+    return ask
+
+
+def loaded(rt: Runtime) -> Callable[[Tensor], Tensor]:
+    """Return the same from tensor to tensor."""
     import torch
 
     from napari_mri.nets.unet import FoldedUNet
@@ -260,10 +394,9 @@ def by_torch(rt: Runtime) -> Callable[[Array], Array]:
     net.load_state_dict({name: tensor.float() for name, tensor in files.load(rt.weights(WEIGHTS)).items()})
     net = net.to(rt.device).to(memory_format=torch.channels_last_3d).eval()
 
-    def ask(image: Array) -> Array:
-        with torch.inference_mode(), torch.autocast(rt.device, torch.float16, enabled=rt.device == "cuda"):
-            answer = net(torch.from_numpy(np.ascontiguousarray(image))[None, None].to(rt.device))
-        return np.asarray(answer.float()[0].cpu().numpy())
+    def ask(image: Tensor) -> Tensor:
+        with torch.autocast(rt.device, torch.float16, enabled=rt.device == "cuda"):
+            return net(image[None, None])[0].float()
 
     return ask
 
@@ -303,6 +436,12 @@ def _padded(image: Array, multiple: int, moved: int) -> tuple[Array, tuple[slice
     return np.pad(image, sides), (inner[0], inner[1], inner[2])
 
 
+def _padded_on(image: Tensor, moved: int) -> Tensor:
+    from torch.nn.functional import pad
+
+    return pad(image, [side for n in reversed(image.shape) for side in (moved, -(n + moved) % MULTIPLE)])
+
+
 def _one_piece(near: Array, border: float, rt: Runtime) -> Array:
     """Push all but the largest piece out of the mask, and fill its holes."""
     from scipy.ndimage import binary_fill_holes, label
@@ -314,27 +453,43 @@ def _one_piece(near: Array, border: float, rt: Runtime) -> Array:
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     main = pieces == int(sizes.argmax())
-    ml = STEP_MM**3 / 1000
-    others = sorted((float(s) * ml for s in np.delete(sizes, sizes.argmax())), reverse=True)
-    if others and others[0] > max(20.0, 0.05 * sizes.max() * ml):
-        rt.warn(f"The mask fell into several pieces; one of {others[0]:.0f} ml was dropped. Look at the result.")
+    _tell_dropped(sorted(sizes.tolist(), reverse=True), rt)
     out = np.where(mask & ~main, np.maximum(near, border + STEP_MM), near)
     holes = binary_fill_holes(main) & ~main
     return np.where(holes, np.minimum(out, border - STEP_MM), out).astype(np.float32)
 
 
+def _tell_dropped(sizes: list[int], rt: Runtime) -> None:
+    """Warn of a large piece that was dropped, given the voxels of pieces of the copy, the largest first."""
+    kept, dropped = (number * STEP_MM**3 / 1000 for number in sizes[:2])
+    if dropped > max(20.0, 0.05 * kept):
+        rt.warn(f"The mask fell into several pieces; one of {dropped:.0f} ml was dropped. Look at the result.")
+
+
 def _judge(near: Array, small: Array, rt: Runtime) -> None:
     """Warn of a volume no brain has, and of a scan without a scalp."""
-    inside = near < 0
-    ml = float(inside.sum()) * STEP_MM**3 / 1000
-    if inside.any() and not LIKELY_ML[0] <= ml <= LIKELY_ML[1]:
+    inside, rim = near < 0, (near > RIM_MM[0]) & (near < RIM_MM[1])
+    level = DARK * float(np.median(small[inside])) if inside.any() else 0.0
+    _tell(int(inside.sum()), float((small[rim] > level).mean()) if rim.any() else 1.0, rt)
+
+
+def _judge_on(near: Tensor, small: Tensor, rt: Runtime) -> None:
+    """As `_judge`, of tensors."""
+    inside, rim = near < 0, (near > RIM_MM[0]) & (near < RIM_MM[1])
+    count, around = int(inside.sum()), int(rim.sum())
+    level = DARK * float(small[inside].median()) if count else 0.0
+    _tell(count, int(((small > level) & rim).sum()) / around if around else 1.0, rt)
+
+
+def _tell(inside: int, bright: float, rt: Runtime) -> None:
+    """Warn, given the voxels of the mask on the copy and the share of what lies around it that is not dark."""
+    ml = inside * STEP_MM**3 / 1000
+    if inside and not LIKELY_ML[0] <= ml <= LIKELY_ML[1]:
         rt.warn(
             f"The mask holds {ml:.0f} ml; adult brains have {LIKELY_ML[0]:.0f} to {LIKELY_ML[1]:.0f} ml. "
             "It may be a child or a part of the head, or the result may be wrong."
         )
-    rim = (near > 4.0) & (near < 20.0)
-    level = 0.1 * float(np.median(small[inside])) if inside.any() else 0.0
-    if inside.any() and rim.any() and float((small[rim] > level).mean()) < 0.08:
+    if inside and bright < 0.08:
         rt.warn("There is hardly anything around the brain: the scan may be stripped already.")
 
 

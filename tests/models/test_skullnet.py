@@ -190,3 +190,32 @@ def test_real_scans_of_three_contrasts(data_dir) -> None:  # type: ignore[no-unt
         scan = mri.load(folder / f"{name}.nii.gz")
         truth = mri.load(folder / f"{name}_brainmask.nii.gz").data > 0
         assert dice(strip(scan).result.data > 0, truth) > 0.92
+
+
+@pytest.mark.parametrize("options", [{}, {"csf": False, "border": 1.5}, {"variants": 2, "border": -1.0}])
+def test_on_a_graphics_processor_it_is_the_same_mask(options: dict[str, object]) -> None:
+    from napari_mri.engine.runtime import LocalRuntime
+
+    scan, _ = toy_head((2.0, 2.0, 3.0))
+    params = skullnet.Params(**options)  # type: ignore[arg-type]
+    plain, there = LocalRuntime("cpu"), LocalRuntime("cpu")
+    mask = skullnet.run(scan, params, plain)
+    other = skullnet.on_device(scan, params, there)
+    assert other is not None
+    assert other.data.dtype == mask.data.dtype
+    assert dice(mask.data > 0, other.data > 0) > 0.9995
+    assert there.extras.keys() == plain.extras.keys()
+    for name, extra in plain.extras.items():
+        assert np.abs(extra.data - there.extras[name].data).mean() < 1e-3
+    assert there.warnings == plain.warnings
+
+
+def test_on_a_graphics_processor_doubts_are_told_too() -> None:
+    from napari_mri.engine.runtime import LocalRuntime
+
+    scan, inner = toy_head((3.0, 3.0, 3.0))
+    stripped = scan.with_data(np.where(inner, scan.data, 0))
+    rt = LocalRuntime("cpu")
+    skullnet.on_device(stripped, skullnet.Params(), rt)
+    assert any("stripped already" in said for said in rt.warnings)
+    assert skullnet.on_device(scan.with_data(np.full_like(scan.data, 5)), skullnet.Params(), rt) is None

@@ -5,7 +5,7 @@ import pytest
 
 from napari_mri.core.grid import Grid
 from napari_mri.models._anatomy import Anatomy, Key
-from napari_mri.models._tones import Tones, nearest, probable, sharpened
+from napari_mri.models._tones import DeviceTones, Tones, nearest, probable, sharpened, sharpened_on
 
 SHAPE = (48, 40, 36)
 LOOKS = (0.0, 0.9, 0.5, 0.7)
@@ -103,3 +103,19 @@ def test_probabilities_add_up():
     found = probable(logits)
     assert found is logits
     np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("shade", [0.0, 0.4])
+def test_tensors_tell_the_same(shade):
+    torch = pytest.importorskip("torch")
+    _, maps, image = scene(shade=shade)
+    maps = maps.astype(np.float32)
+    _, tones = sharpened(maps.copy(), image, 2.0)
+    there = sharpened_on(torch.from_numpy(maps.copy()), torch.from_numpy(image), 2.0)
+    np.testing.assert_allclose(there.looks.numpy(), tones.looks, atol=1e-5)
+    np.testing.assert_allclose(there.shade.numpy(), tones.shade, atol=1e-4)
+    rng = np.random.default_rng(5)
+    at, values, own = rng.integers(0, image.size, 4000), rng.random(4000, dtype=np.float32), np.arange(256) == 2
+    gain = tones.gain(values, at, own)
+    for other in (there, DeviceTones.of(tones, "cpu")):
+        np.testing.assert_allclose(other.gain(*map(torch.from_numpy, (values, at, own))).numpy(), gain, atol=1e-3)
