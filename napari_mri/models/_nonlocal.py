@@ -9,17 +9,21 @@ from numpy.typing import NDArray
 
 from napari_mri.core.model import Runtime
 from napari_mri.engine import device as devices
+from napari_mri.engine.tiles import memory_ended
 from napari_mri.measure import rician
 
 if TYPE_CHECKING:
     import torch
 
+Array = NDArray[np.float32]
 MOST = 20 << 30
 """Memory taken on a GPU at most, bytes: more makes nothing quicker."""
+COPIES = 14
+"""Of the volume, that are held on the device at once."""
 
 
-def denoised(data: NDArray[np.float32], sigma: NDArray[np.float32], is_rician: bool, rt: Runtime) -> NDArray[np.float32]:
-    """Clean a volume whose noise is known.
+def denoised(data: Array, sigma: Array, is_rician: bool, rt: Runtime) -> Array:
+    """Clean a volume whose noise is known; by the processor where a GPU's memory ends.
 
     Parameters
     ----------
@@ -30,15 +34,27 @@ def denoised(data: NDArray[np.float32], sigma: NDArray[np.float32], is_rician: b
         Whether `data` are magnitudes; the answer then is the noise-free signal.
     rt : Runtime
     """
+    for device in dict.fromkeys((rt.device, "cpu")):
+        try:
+            return _on(device, np.require(data, np.float32, "CW"), np.require(sigma, np.float32, "CW"), is_rician, rt)
+        except (RuntimeError, MemoryError) as error:
+            if device == "cpu" or not memory_ended(error):
+                raise
+            rt.warn(f"Memory of the {device} ended; the processor did the work.")
+    raise AssertionError("the processor answers or raises")
+
+
+def _on(device: str, data: Array, sigma: Array, is_rician: bool, rt: Runtime) -> Array:
+    """Clean on a device."""
     import torch
 
     from napari_mri.nets.lines import along
     from napari_mri.nets.nonlocal_pca import FOR_CORES, cleaned, for_gpu
 
-    scan, level = (torch.from_numpy(np.require(part, np.float32, "CW")).to(rt.device) for part in (data, sigma))
+    cut = FOR_CORES if device == "cpu" else for_gpu(data.shape, _room(device, data.nbytes))
+    scan, level = torch.from_numpy(data).to(device), torch.from_numpy(sigma).to(device)
     even = along(scan.clamp(min=0) / level, *rician.stable_line()) if is_rician else scan / level
     floor = rician.stable_floor() if is_rician else None
-    cut = FOR_CORES if rt.device == "cpu" else for_gpu(data.shape, _room(rt.device))
     clean = cleaned(even, floor, lambda f: rt.report(0.05 + 0.9 * f, "cleaning what looks alike"), cut)
     if is_rician:
         clean = along(_settled(clean, rician.stable_floor()), *rician.signal_line())
@@ -51,9 +67,9 @@ def _settled(clean: torch.Tensor, floor: float) -> torch.Tensor:
     return floor + above.where(above >= 3 * rician.SETTLED, (above - rician.SETTLED).clamp_(min=0).mul_(1.5))
 
 
-def _room(device: str) -> int:
-    """Bytes that may be taken on a device: most of what is free, and what torch keeps there for later use."""
+def _room(device: str, volume: int) -> int:
+    """Bytes that may be taken on a device beside some copies of the volume, of which one has `volume` bytes."""
     import torch
 
     kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated() if device == "cuda" else 0
-    return min(MOST, (devices.free_bytes(device) + kept) // 5 * 3)
+    return max(0, min(MOST, (devices.free_bytes(device) + kept - COPIES * volume) // 4 * 3))

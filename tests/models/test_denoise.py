@@ -329,3 +329,24 @@ def test_non_local_pca_keeps_negative_values_of_gaussian_noise() -> None:
     answer = run("nlpca", scan, sigma=60.0).result.data
     assert error(answer, clean) < 0.5 * error(scan.data, clean)
     assert answer.min() < -380
+
+
+def test_where_the_memory_of_a_gpu_ends_the_processor_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_mri.models import _nonlocal
+
+    clean = phantom()
+    on, tried = _nonlocal._on, []
+
+    def little(device: str, *rest: Any) -> Array:
+        tried.append(device)
+        if device != "cpu":
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return on(device, *rest)
+
+    monkeypatch.setattr(_nonlocal, "_on", little)
+    rt = LocalRuntime("cpu")
+    rt._device = "cuda"
+    answer = _nonlocal.denoised(noisy(clean, 60), np.full(SHAPE, 60.0, np.float32), True, rt)
+    assert tried == ["cuda", "cpu"]
+    assert any("Memory" in warning for warning in rt.warnings)
+    assert error(answer, clean) < 0.75 * error(noisy(clean, 60), clean)
