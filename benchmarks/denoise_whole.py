@@ -102,7 +102,7 @@ def on_device(device: str, profile: bool = False) -> dict[str, Any]:
 
         with watched(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as seen:
             denoised(noisy, sigma, device)
-        print(seen.key_averages().table(sort_by="self_cuda_time_total", row_limit=30, max_name_column_width=60))
+        print(seen.key_averages().table(sort_by="self_device_time_total", row_limit=30, max_name_column_width=60))
     return found
 
 
