@@ -1,6 +1,7 @@
 """Measure skull-stripping: ours, MindGrab, deepbrain and the classical method, on the same cases in one run.
 
 python -m benchmarks.skullstrip --weights FOLDER --synthetic 60 --out docs/skullstrip_table.md
+python -m benchmarks.skullstrip --gpu      only ours, in-process on a graphics processor, on the head of the phantom
 
 Synthetic cases are drawn from label maps that the training never saw, at 1 mm in the plane and slices of 1 to
 6 mm. Real cases are whole heads with masks, of `NAPARI_MRI_TEST_DATA`. Peers whose weights are absent are left out.
@@ -179,13 +180,8 @@ def orientations(scan: Volume) -> float:
 
 def end_to_end(scan: Volume, model: str) -> dict[str, float]:
     """Strip a 256 mm head at 1 mm from file to file in a fresh process; wall seconds and peak memory in GB."""
-    low = np.asarray([(n - 256) // 2 for n in scan.grid.shape])
-    grid = scan.grid.cropped(low, low + 256)
-    data = np.zeros(grid.shape, dtype=np.asarray(scan.data).dtype)
-    inner = tuple(slice(max(0, -a), max(0, -a) + n) for a, n in zip(low, scan.grid.shape, strict=True))
-    data[inner] = scan.data
     with tempfile.TemporaryDirectory() as folder:
-        mri.save(Volume(data, grid), Path(folder) / "head.nii.gz")
+        mri.save(cubed(scan), Path(folder) / "head.nii.gz")
         command = [sys.executable, "-c", "from napari_mri.cli import main; main()", "skullstrip", f"{folder}/head.nii.gz", f"{folder}/mask.nii.gz"]
         begin = time.perf_counter()
         child = subprocess.Popen([*command, "--model", model, "--device", "cpu"], stderr=subprocess.DEVNULL)
@@ -195,6 +191,67 @@ def end_to_end(scan: Volume, model: str) -> dict[str, float]:
         raise SystemExit(f"{model} failed in the timed run")
     busy = usage.ru_utime + usage.ru_stime
     return {"seconds": round(seconds, 2), "cpu_seconds": round(busy, 2), "gigabytes": round(usage.ru_maxrss / 1e6, 2)}
+
+
+def on_gpu(scan: Volume, device: str = "cuda", rounds: int = 5) -> dict[str, Any]:
+    """Strip a head again and again in this process; seconds, memory of the graphics processor, and Dice with the CPU's mask."""
+    import torch
+
+    from napari_mri import tasks
+    from napari_mri.core.history import Order
+    from napari_mri.engine.runtime import LocalRuntime
+
+    cuda = device == "cuda"
+    steps: dict[str, list[float]] = {}
+
+    def once() -> tuple[float, Mask]:
+        stamps: list[tuple[str, float]] = []
+
+        def note(fraction: float, text: str) -> None:
+            if cuda:
+                torch.cuda.synchronize()
+            stamps.append((f"{fraction:.2f} {text}", time.perf_counter()))
+
+        begin = time.perf_counter()
+        mask = np.asarray(tasks.run(Order("skullstrip", "skullnet", {}), scan, LocalRuntime(device, note)).result.data) > 0
+        seconds = time.perf_counter() - begin
+        for (name, start), (_, stop) in itertools.pairwise([*stamps, ("", begin + seconds)]):
+            steps.setdefault(name, []).append(stop - start)
+        return seconds, mask
+
+    once()  # loads the weights and chooses kernels
+    steps.clear()
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    runs = [once() for _ in range(rounds)]
+    plain = np.asarray(mri.skullstrip(scan, model="skullnet", device="cpu").data) > 0
+    memory = {"allocated": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved()} if cuda else {}
+    return {
+        "device": torch.cuda.get_device_name() if cuda else device, "torch": torch.__version__, "shape": scan.grid.shape,
+        "type": str(scan.data.dtype), "seconds, median": round(float(np.median([s for s, _ in runs])), 3),
+        "seconds": [round(s, 3) for s, _ in runs], **{f"GB {name}": round(n / 1e9, 2) for name, n in memory.items()},
+        "Dice with the CPU's": round(min(dice(mask, plain) for _, mask in runs), 5),
+        "ms, median, of": {name: round(1000 * float(np.median(s)), 1) for name, s in steps.items()},
+    }  # fmt: skip
+
+
+def phantom_head() -> Volume:
+    """Return the phantom's head in a 256-cube at 1 mm."""
+    from napari_mri.phantom import head
+
+    affine = np.eye(4)
+    affine[:3, 3] = -128
+    return head(Grid((256, 256, 256), affine))[0]
+
+
+def cubed(scan: Volume) -> Volume:
+    """Return a scan in the middle of 256 x 256 x 256 voxels."""
+    low = np.asarray([(n - 256) // 2 for n in scan.grid.shape])
+    grid = scan.grid.cropped(low, low + 256)
+    data = np.zeros(grid.shape, dtype=np.asarray(scan.data).dtype)
+    inner = tuple(slice(max(0, -a), max(0, -a) + n) for a, n in zip(low, scan.grid.shape, strict=True))
+    data[inner] = scan.data
+    return Volume(data, grid)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -228,8 +285,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--no-real", action="store_true")
     parser.add_argument("--orientations", action="store_true", help="also one scan in all 48 orientations")
     parser.add_argument("--time", action="store_true", help="also time file to file, each method in a fresh process")
+    parser.add_argument("--gpu", action="store_true", help="only time ours in-process on a graphics processor")
+    parser.add_argument("--device", default="cuda", help="with --gpu: another one")
     parser.add_argument("--out", type=Path, default=Path("docs/skullstrip_table.md"))
     args = parser.parse_args(argv)
+    if args.gpu:
+        colin = args.data / REAL["Colin27 T1, 1 mm"][0]
+        heads = {"phantom": phantom_head(), **({"Colin27": cubed(mri.load(colin))} if colin.is_file() else {})}
+        print(json.dumps({name: on_gpu(scan, args.device) for name, scan in heads.items()}, indent=1))
+        return
     if args.prepare:
         print(sum(1 for _ in synthetic(args.synthetic)), "cases are ready")
         return
