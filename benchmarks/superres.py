@@ -19,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.denoise import data_folder, psnr, ssim
+from benchmarks.superres_self import begin_peak, peak
 from napari_mri import phantom, tasks
 from napari_mri.core.grid import Grid
 from napari_mri.core.history import Order
 from napari_mri.core.volume import Volume
+from napari_mri.engine.device import processor_name
 from napari_mri.engine.runtime import LocalRuntime
 from napari_mri.io.files import load
 from napari_mri.measure.consistency import Slicing, consistency, slicing
@@ -80,20 +82,20 @@ def phantom_cases() -> Iterator[tuple[str, Array]]:
         yield f"phantom: {contrast}", np.asarray(scan.data, dtype=np.float32)
 
 
-def of_model(name: str, **options: Any) -> Method:
+def of_model(name: str, device: str = "cpu", **options: Any) -> Method:
     """One of the project's models."""
 
     def apply(scan: Volume, spline: Array) -> Array:
         order = Order("superres", name, {"spacing": 1.0, **options})
-        return np.asarray(tasks.run(order, scan, LocalRuntime("cpu")).result.data, dtype=np.float32)
+        return np.asarray(tasks.run(order, scan, LocalRuntime(device)).result.data, dtype=np.float32)
 
     return apply
 
 
-def methods(names: list[str], weights: Path | None, factor: int) -> dict[str, Method]:
+def methods(names: list[str], weights: Path | None, factor: int, device: str = "cpu") -> dict[str, Method]:
     """Return what is judged; VDSR only at factors it was made for."""
     found: dict[str, Method] = {"plain cubic": lambda scan, spline: spline}
-    found |= {name: of_model(name) for name in names}
+    found |= {name: of_model(name, device) for name in names}
     if weights is None:
         return found
     from benchmarks.superres_peers import vdsr
@@ -132,7 +134,7 @@ def judged(name: str, truth: Array, args: argparse.Namespace) -> Iterator[dict[s
         for noise in args.noise:
             scan, _ = thick(truth, factor, noise)
             plain = np.asarray(of_model("cubic", consistent=False)(scan, truth))
-            wanted = methods(args.models, args.weights if noise == 0 else None, factor)
+            wanted = methods(args.models, args.weights if noise == 0 else None, factor, args.device)
             for method, apply in wanted.items():
                 begin = time.perf_counter()
                 found = apply(scan, plain)
@@ -180,19 +182,29 @@ def downstream(model: str, count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def timed(model: str) -> dict[str, Any]:
-    """Time a scan of 256 x 256 x 40 voxels, 0.9 x 0.9 x 4 mm, to isotropic."""
+def timed(model: str, device: str = "cpu", runs: int = 5) -> dict[str, Any]:
+    """Time a scan of 256 x 256 x 40 voxels, 0.9 x 0.9 x 4 mm, to isotropic: the median of some runs after a first."""
     import torch
 
     scan, _ = phantom.head(Grid.plain((256, 256, 40), (0.9, 0.9, 4.0)), "T2")
-    busy, begin = time.process_time(), time.perf_counter()
-    result = tasks.run(Order("superres", model, {}), scan, LocalRuntime("cpu")).result
+    order = Order("superres", model, {})
+    result = tasks.run(order, scan, LocalRuntime(device)).result
+    begin_peak(device)
+    spent = []
+    for _ in range(runs):
+        began = time.perf_counter(), time.process_time()
+        tasks.run(order, scan, LocalRuntime(device))  # its result has come home: the GPU has nothing left to do
+        spent.append((time.perf_counter() - began[0], time.process_time() - began[1]))
+    seconds, cpu_seconds = np.median(spent, axis=0)
     return {
         "model": model,
+        "device": processor_name(device),
         "to": "x".join(map(str, result.grid.shape)),
         "threads": torch.get_num_threads(),
-        "seconds": round(time.perf_counter() - begin, 1),
-        "cpu_seconds": round(time.process_time() - busy, 1),
+        "runs": runs,
+        "seconds": round(float(seconds), 2),
+        "cpu_seconds": round(float(cpu_seconds), 2),
+        "peak_gpu_memory_gb": peak(device),
     }
 
 
@@ -221,6 +233,8 @@ def main() -> None:
     ask.add_argument("--weights", type=Path, default=None, help="folder that holds superres_vdsr2d")
     ask.add_argument("--downstream", type=int, default=0, metavar="COUNT", help="synthetic 5 mm heads to strip")
     ask.add_argument("--time", action="store_true")
+    ask.add_argument("--runs", type=int, default=5, help="of --time, after a first one")
+    ask.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     ask.add_argument("--out", type=Path, default=None)
     args = ask.parse_args()
     makers = {"real": real_cases, "synthetic": synthetic_cases, "phantom": phantom_cases}
@@ -229,8 +243,9 @@ def main() -> None:
     if args.downstream:
         found["downstream"] = downstream(args.models[-1], args.downstream)
     if args.time:
-        found["time"] = [timed(name) for name in args.models]
-        print(found["time"])
+        found["time"] = [timed(name, args.device, args.runs) for name in args.models]
+        for row in found["time"]:
+            print(row, flush=True)
     if rows:
         print(means(rows))
     if args.out is not None:
