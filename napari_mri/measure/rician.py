@@ -23,8 +23,6 @@ FLOOR = float(np.sqrt(np.pi / 2))
 """Mean of pure noise, in sigma."""
 AIR_SPREAD = float(np.sqrt(2 - np.pi / 2))
 """Standard deviation of pure noise, in sigma."""
-SETTLED = 0.05
-"""How uncertain a cleaned noise floor is, in standard deviations of the noise."""
 _FAR = 1e15
 """How far in sigma the straight line above a table goes on."""
 _STRONG = 12.0
@@ -181,20 +179,6 @@ def back_from_stabilised(data: ArrayLike, sigma: ArrayLike, doubt: float = 0.0) 
 def stable_floor() -> float:
     """Return what pure noise averages to in the stabilised scale."""
     return float(tables().stable_mean[0])
-
-
-def settled(clean: Array) -> Array:
-    """Lay what is within reach of the noise floor onto it: the way back turns the least excess into signal.
-
-    Parameters
-    ----------
-    clean : ndarray
-        A denoised result in the stabilised scale.
-    """
-    floor = stable_floor()
-    above = clean - floor
-    nearly = np.maximum(above - SETTLED, 0) * 1.5
-    return np.asarray(floor + np.where(above < 3 * SETTLED, nearly, above), dtype=np.float32)
 
 
 def sigma_from(mean: ArrayLike, spread: ArrayLike) -> NDArray[np.float64]:

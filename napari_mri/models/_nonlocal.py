@@ -13,7 +13,7 @@ from napari_mri.engine.tiles import memory_ended
 from napari_mri.measure import rician
 
 if TYPE_CHECKING:
-    import torch
+    from napari_mri.nets.nonlocal_pca import Cut
 
 Array = NDArray[np.float32]
 MOST = 20 << 30
@@ -48,23 +48,25 @@ def _on(device: str, data: Array, sigma: Array, is_rician: bool, rt: Runtime) ->
     """Clean on a device."""
     import torch
 
+    from napari_mri.nets.background import settled
     from napari_mri.nets.lines import along
-    from napari_mri.nets.nonlocal_pca import FOR_CORES, cleaned, for_gpu
+    from napari_mri.nets.nonlocal_pca import cleaned
 
-    cut = FOR_CORES if device == "cpu" else for_gpu(data.shape, _room(device, data.nbytes))
     scan, level = torch.from_numpy(data).to(device), torch.from_numpy(sigma).to(device)
     even = along(scan.clamp(min=0) / level, *rician.stable_line()) if is_rician else scan / level
     floor = rician.stable_floor() if is_rician else None
+    cut = cut_for(device, data)
     clean = cleaned(even, floor, lambda f: rt.report(0.05 + 0.9 * f, "cleaning what looks alike"), cut)
-    if is_rician:
-        clean = along(_settled(clean, rician.stable_floor()), *rician.signal_line())
+    if floor is not None:
+        clean = along(settled(clean, even, floor), *rician.signal_line())
     return np.asarray(clean.mul_(level).cpu().numpy(), dtype=np.float32)
 
 
-def _settled(clean: torch.Tensor, floor: float) -> torch.Tensor:
-    """Lay what is within reach of the noise floor onto it: the way back turns the least excess into signal."""
-    above = clean - floor
-    return floor + above.where(above >= 3 * rician.SETTLED, (above - rician.SETTLED).clamp_(min=0).mul_(1.5))
+def cut_for(device: str, data: Array) -> Cut:
+    """Return how the work on a volume is best cut for a device."""
+    from napari_mri.nets.nonlocal_pca import FOR_CORES, for_gpu
+
+    return FOR_CORES if device == "cpu" else for_gpu(data.shape, _room(device, data.nbytes))
 
 
 def _room(device: str, volume: int) -> int:

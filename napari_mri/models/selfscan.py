@@ -27,6 +27,7 @@ from napari_mri.engine.lesson import Plan, learn
 from napari_mri.engine.tiles import Tiling, run_net
 from napari_mri.measure import removal as shared
 from napari_mri.measure import rician
+from napari_mri.models._nonlocal import cut_for
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +86,7 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     even = rician.stabilised(np.maximum(data, 0), found.sigma) if is_rician else data / np.float32(found.sigma)
     if p.lesson == "sure":
         clean = _corrected(even, rician.stable_floor() if is_rician else None, p, rt)
-        clean = rician.settled(clean) if is_rician else clean
+        clean = _settled(clean, even) if is_rician else clean
     else:
         top = np.float32(max(float(np.percentile(even, 99.5)), 1.0))
         clean = _guessed(even / top, 1.0 / float(top), p, rt) * top
@@ -129,6 +130,16 @@ class Pieces:
         return torch.stack(drawn)
 
 
+def _settled(clean: Array, even: Array) -> Array:
+    """Lay air onto the noise floor as `nlpca` does."""
+    import torch
+
+    from napari_mri.nets.background import settled
+
+    answer = settled(torch.from_numpy(clean), torch.from_numpy(even), rician.stable_floor())
+    return np.asarray(answer.numpy(), dtype=np.float32)
+
+
 PROBE = 0.1
 """Standard deviation of the noise added on trial, in that of the scan's own."""
 PROBES = 2
@@ -146,11 +157,13 @@ def _corrected(even: Array, floor: float | None, p: Params, rt: Runtime) -> Arra
     noisy = torch.from_numpy(even).to(device)
     gen = torch.Generator().manual_seed(rt.seed)
 
+    cut = cut_for(device, even)
+
     def pilot(volume: torch.Tensor, number: int) -> torch.Tensor:
         def tell(share: float) -> None:
             rt.report(0.4 * (number + share) / (PROBES + 1), "cleaning what looks alike, the scan and on trial")
 
-        return cleaned(volume, floor, tell)
+        return cleaned(volume, floor, tell, cut)
 
     probes = torch.randn((PROBES, *noisy.shape), generator=gen).to(device)
     clean = pilot(noisy, 0)

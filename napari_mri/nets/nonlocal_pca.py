@@ -27,6 +27,7 @@ from itertools import product
 import torch
 from torch.nn import functional as F
 
+from napari_mri.nets.means import blurred, mean, padded
 from napari_mri.nets.small_inverses import by_blocks, by_cholesky
 
 SIDE = 4
@@ -133,8 +134,8 @@ def cleaned(
         try:
             # One tile a thread is quicker than many threads a tile.
             torch.set_num_threads(1 if on_cpu else threads)
-            soft = _blurred(image)
-            air = None if floor is None else _mean(image, 5).clamp_(max=floor + 1)
+            soft = blurred(image, 0.6)  # so that cubes are matched by what they show and less by their noise
+            air = None if floor is None else mean(image, 5).clamp_(max=floor + 1)
             bare = -math.inf if floor is None else floor + 0.5
             made = _stage(image, soft, False, air, bare, pool, cut, lambda f: tell(0.4 * f))
             again = 2 if _brightest(image) < NOISY else 1
@@ -152,33 +153,6 @@ def _brightest(image: torch.Tensor) -> float:
     values = image.reshape(-1)
     values = values[:: max(1, len(values) // 1_000_000)].cpu()
     return float(values.kthvalue(max(1, round(0.99 * len(values)))).values)
-
-
-def _blurred(image: torch.Tensor, sigma: float = 0.6) -> torch.Tensor:
-    """Blur a little, so that cubes are matched by what they show and less by their noise."""
-    kernel = [math.exp(-(k**2) / (2 * sigma**2)) for k in range(-2, 3)]
-    return _averaged(image, [weight / sum(kernel) for weight in kernel])
-
-
-def _padded(image: torch.Tensor, before: int, after: int) -> torch.Tensor:
-    return F.pad(image[None, None], (before, after) * 3, mode="replicate")[0, 0]
-
-
-def _averaged(image: torch.Tensor, weights: list[float]) -> torch.Tensor:
-    """Weighted sum over the cube around each voxel, axis by axis; an odd number of weights."""
-    out = _padded(image, len(weights) // 2, len(weights) // 2)
-    for axis in range(3):
-        long = out.shape[axis] - len(weights) + 1
-        parts = [out.narrow(axis, k, long) for k in range(len(weights))]
-        out = parts[0] * weights[0]
-        for part, weight in zip(parts[1:], weights[1:], strict=True):
-            out.add_(part, alpha=weight)
-    return out
-
-
-def _mean(image: torch.Tensor, side: int) -> torch.Tensor:
-    """Mean over the `side`-cube around each voxel."""
-    return _averaged(image, [1 / side] * side)
 
 
 def _offsets(reach: int) -> torch.Tensor:
@@ -235,7 +209,7 @@ def _stage(
 
     Cubes whose mean is not over `bare` are left out; `air` takes their place.
     """
-    noisy, led = _padded(image, REACH, REACH + SIDE), _padded(guide, REACH, REACH + SIDE)
+    noisy, led = padded(image, REACH, REACH + SIDE), padded(guide, REACH, REACH + SIDE)
     total, weight = torch.zeros_like(noisy), torch.zeros_like(noisy)
     # The second stage's cubes straddle the borders of the first one's.
     starts = [_starts(n, SIDE // 2 if wiener else 0) for n in image.shape]
@@ -373,7 +347,7 @@ def _evened(
     """Average voxels whose guide, and whose guide's local mean, are alike: non-local means by single voxels."""
     # So scaled, squared differences sum to what is taken from 1 below; the local mean counts one and a half times.
     scale = math.sqrt(0.125) / NEAR
-    wide = [_padded(part, REACH, REACH) for part in (image, led * scale, _mean(led, 3) * (scale * math.sqrt(1.5)))]
+    wide = [padded(part, REACH, REACH) for part in (image, led * scale, mean(led, 3) * (scale * math.sqrt(1.5)))]
     out = led.clone()
     wanted = F.max_pool3d(led[None, None], BLOCK, ceil_mode=True)[0, 0].cpu() >= bare
     boxes = [
@@ -387,10 +361,10 @@ def _evened(
         total, weight, gap = torch.zeros_like(own), torch.zeros_like(own), torch.empty_like(own)
         for step in _offsets(REACH).tolist():
             there = tuple(slice(b.start + REACH + s, b.stop + REACH + s) for b, s in zip(box, step, strict=True))
-            noisy, guide, mean = (part[there] for part in wide)
+            noisy, guide, around = (part[there] for part in wide)
             torch.sub(guide, own, out=gap)
             share = torch.addcmul(one, gap, gap, value=-1)
-            torch.sub(mean, own_flat, out=gap)
+            torch.sub(around, own_flat, out=gap)
             # (1 - x / 4)^4 is near enough to exp(-x) and much quicker.
             share.addcmul_(gap, gap, value=-1).clamp_(min=0).square_().square_()
             total.addcmul_(share, noisy)

@@ -106,7 +106,7 @@ def test_what_is_learned_from_the_scan_is_nearer_to_the_truth_than_where_it_begi
     begun, learned = run("nlpca", scan, sigma=60.0), run("selfscan", scan, sigma=60.0, steps=30)
     assert error(learned.result.data, clean) < error(begun.result.data, clean)
     air = clean < 1
-    assert error(learned.result.data[air], clean[air]) < 1.02 * error(begun.result.data[air], clean[air])
+    assert error(learned.result.data[air], clean[air]) < error(begun.result.data[air], clean[air]) + 0.005 * 60
 
 
 def test_stop_while_learning_hands_over_the_best_so_far() -> None:
