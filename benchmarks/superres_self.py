@@ -153,7 +153,7 @@ def tell_ends(outcomes: Sequence[tasks.Outcome]) -> None:
 
 
 def rows_clinical(steps: int, device: str) -> None:
-    """The real head in 256 × 256 × 40 voxels of 1 × 1 × 4 mm: the preset best of `inr`, alone and with a second view."""
+    """Fit the preset best of `inr` to the real head in 256 × 256 × 40 voxels of 1 × 1 × 4 mm, alone and with a second view."""
     ran("inr", measured(piece("T1"), (3, 3, 12)), device=device, spacing=3.0, preset="best", steps=60)  # warms up
     head = colin((0, 0, 10), (180, 216, 170))
     data = np.pad(head.data, ((38, 38), (20, 20), (0, 0)))
