@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Volume
 from napari_mri.engine import fit
+from napari_mri.models._click3d_rounds import as_array, extent
 from napari_mri.models._click3d_zoom import carried
 from napari_mri.models._marks import Places, Pointed
-from napari_mri.models._tones import Tones, nearest, probable, sharpened
+from napari_mri.models._tones import DeviceTones, Tones, nearest, nearest_along, probable, sharpened
 
 Array = NDArray[np.float32]
 Ask = Callable[[Array], Array]
@@ -118,6 +120,8 @@ class Anatomy:
         What the structures look like in this scan.
     scale : Scale
         From the scan's intensities to those of `tones`.
+    device : str
+        Where maps are worked on: elsewhere than on ``"cpu"`` what is shown is a tensor.
     """
 
     names: NDArray[np.uint8]
@@ -126,6 +130,9 @@ class Anatomy:
     key: Key
     tones: Tones | None = None
     scale: fit.Scale = field(default_factory=fit.Scale)
+    device: str = "cpu"
+    _depths: dict[Meaning, tuple[tuple[slice, ...], Array]] = field(default_factory=dict, repr=False)
+    _blocks: dict[int, tuple[slice, ...]] = field(default_factory=dict, repr=False)
 
     def meant(self, told: Pointed) -> Meaning | None:
         """Return what is pointed at; None if unsure.
@@ -163,7 +170,7 @@ class Anatomy:
             return None
         if int(there.argmax()) == number and number not in SPREAD:
             return number, 0
-        if self._away(meaning, new) < BESIDE_MM:
+        if self._beside(meaning, new):
             return None
         return BRAIN, 0
 
@@ -193,21 +200,17 @@ class Anatomy:
 
     def denied(self, meaning: Meaning, told: Pointed) -> float:
         """Return how deep, mm, marks beside the object lie in what was meant, if that is in its middle; else 0."""
-        from scipy.ndimage import distance_transform_edt
-
         if not len(told.outside) or meaning[0] == CORTEX:  # which is deep nowhere
             return 0.0
-        part = self._block(meaning[0])
-        depth = distance_transform_edt(np.pad(self._map(*meaning, part) > 0.5, 1))
-        at = [np.clip(a - p.start + 1, 0, n - 1) for a, p, n in zip(self._spots(told.outside), part, depth.shape, strict=True)]
-        deepest = float(depth[tuple(at)].max())
-        return deepest * STEP_MM if deepest >= DEEP_IN * float(depth.max()) and deepest * STEP_MM > EDGE_MM else 0.0
+        depth = self._depth_of(meaning, self._spots(told.outside))
+        deepest, most = float(depth[0].max()), depth[1]
+        return deepest * STEP_MM if deepest >= DEEP_IN * most and deepest * STEP_MM > EDGE_MM else 0.0
 
-    def shown(self, meaning: Meaning) -> Array:
+    def shown(self, meaning: Meaning) -> Any:
         """Return how much each voxel (I, J, K) belongs to what is meant, 0 to 1."""
-        return self._map(*meaning, (slice(None),) * 3)
+        return self._map(*meaning, (slice(None),) * 3, self._held)
 
-    def shown_on(self, meaning: Meaning, look: Grid, image: Array) -> Array:
+    def shown_on(self, meaning: Meaning, look: Grid, image: Any) -> Any:
         """Return how much each voxel of a finer grid belongs to what is meant, 0 to 1, by place and by brightness.
 
         Parameters
@@ -215,10 +218,10 @@ class Anatomy:
         meaning : tuple of int
         look : Grid
             Axes parallel to those of the scan.
-        image : ndarray, `look.shape`
+        image : ndarray or Tensor, `look.shape`
             The scan there.
         """
-        tones = self.tones
+        tones = self._held.tones
         if tones is None:
             return carried(self.shown(meaning), self.grid, look)
         number, side = meaning
@@ -229,6 +232,8 @@ class Anatomy:
         low = np.clip(np.floor(ends.min(axis=0)) - 1, 0, self.grid.shape).astype(int)
         high = np.clip(np.ceil(ends.max(axis=0)) + 2, low + 1, self.grid.shape).astype(int)
         part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        if isinstance(tones, DeviceTones):
+            return self._shown_there(meaning, own, part, look, image)
         which, share = (array[(slice(None), *part)] for array in (tones.which, tones.share))
         place = np.where(own[which], share, np.float16(0)).sum(axis=0, dtype=np.float32)
         if side:
@@ -243,6 +248,55 @@ class Anatomy:
         odds = found[spots] / (1 - found[spots]) * gain
         found[spots] = odds / (1 + odds)
         return found
+
+    def _shown_there(
+        self, meaning: Meaning, own: NDArray[np.bool_], part: tuple[slice, ...], look: Grid, image: Any
+    ) -> Any:
+        """As `shown_on`, of tensors: `own` (256,) are the structures meant, `part` of the map is seen in the look."""
+        import torch
+
+        tones, shape = self._held.tones, self.grid.shape
+        mine = torch.from_numpy(own).to(self.device)
+        which, share = (array.reshape(-1, *shape)[(slice(None), *part)] for array in (tones.which, tones.share))
+        place = torch.where(mine[which.long()], share.float(), 0.0).sum(dim=0)
+        if meaning[1]:
+            right = self._held.right[part].float() / 255
+            place = place * (right if meaning[1] > 0 else 1 - right)
+        found = carried(place, self.grid.cropped([p.start for p in part], [p.stop for p in part]), look)
+        spots = torch.nonzero((found > UNSEEN) & (found < 1 - UNSEEN), as_tuple=True)
+        at = torch.zeros_like(spots[0])
+        steps = (shape[1] * shape[2], shape[2], 1)
+        for near, step, spot in zip(nearest_along(look, self.grid), steps, spots, strict=True):
+            at += torch.from_numpy(near * step).to(self.device)[spot]
+        shown = ((image[spots] - self.scale.offset) / self.scale.factor).clamp(0, 1.5)
+        odds = found[spots] / (1 - found[spots]) * tones.gain(shown, at, mine).exp()
+        found[spots] = odds / (1 + odds)
+        return found
+
+    @cached_property
+    def _held(self) -> _Held:
+        """What maps are made of, where they are worked on."""
+        if self.device == "cpu":
+            return _Held(self.names, self.right, self.tones)
+        import torch
+
+        names, right = (torch.from_numpy(part).to(self.device) for part in (self.names, self.right))
+        return _Held(names, right, None if self.tones is None else DeviceTones.of(self.tones, self.device))
+
+    @property
+    def shade(self) -> Any:
+        """Logarithm of the scan's shading, (I, J, K)."""
+        return self._held.tones.shade
+
+    def _depth_of(self, meaning: Meaning, at: tuple[NDArray[np.int_], ...]) -> tuple[Array, float]:
+        """Return how deep voxels `at` (three of (P,)) lie in what is meant, (P,) voxels, and how deep it is anywhere."""
+        if meaning not in self._depths:
+            part = self._block(meaning[0])
+            mask = self._map(*meaning, part, self._held) > 0.5
+            self._depths[meaning] = part, _depth(mask)
+        part, depth = self._depths[meaning]
+        near = [np.clip(a - p.start + 1, 0, n - 1) for a, p, n in zip(at, part, depth.shape, strict=True)]
+        return depth[tuple(near)], float(depth.max())
 
     def filling(self, box: NDArray[np.float64]) -> Meaning | None:
         """Return the structure, or the whole brain, that fits a box (2, 3) patient mm; None if none does.
@@ -279,30 +333,30 @@ class Anatomy:
 
     def _mid_brain(self, number: int, places: Places) -> bool:
         """Whether places are in the middle of the brain and not in that of a structure."""
-        from scipy.ndimage import distance_transform_edt
-
         at = self._spots(places)
         if float(self.depth[at].min()) < DEEP:
             return False
-        part = self._block(number)
-        own = distance_transform_edt(np.pad(self._map(number, self._side(number, places), part) > 0.5, 1))
-        near = [np.clip(a - p.start + 1, 0, n - 1) for a, p, n in zip(at, part, own.shape, strict=True)]
-        return bool(float(own[tuple(near)].min()) < SHALLOW * float(own.max()))
+        own, most = self._depth_of((number, self._side(number, places)), at)
+        return float(own.min()) < SHALLOW * most
 
-    def _away(self, meaning: Meaning, places: Places) -> float:
-        """Return how far the nearest of places (P, 3) patient mm is from what is meant."""
-        spots = np.argwhere(self.shown(meaning) > 0.5)
-        if not len(spots):
-            return float("inf")
-        mm = self.grid.to_patient(spots)
-        return min(float(np.linalg.norm(mm - place, axis=1).min()) for place in places)
+    def _beside(self, meaning: Meaning, places: Places) -> bool:
+        """Whether one of places (P, 3) patient mm is near to what is meant."""
+        room = int(np.ceil(BESIDE_MM / STEP_MM)) + 1
+        for place, *spot in zip(places, *self._spots(places), strict=True):
+            part = tuple(slice(max(0, s - room), s + room + 1) for s in spot)
+            there = np.argwhere(self._map(*meaning, part) > 0.5) + [p.start for p in part]
+            if len(there) and float(np.linalg.norm(self.grid.to_patient(there) - place, axis=1).min()) < BESIDE_MM:
+                return True
+        return False
 
     def _block(self, number: int) -> tuple[slice, ...]:
-        """Return the box that a structure lies in, all of the grid for the brain."""
-        from scipy.ndimage import find_objects
-
-        found = [] if number == BRAIN else find_objects((self.names[number] > 127).view(np.uint8))
-        return found[0] if found else tuple(slice(0, n) for n in self.grid.shape)
+        """Return the box that a structure lies in, all of the grid where there is none of it."""
+        if number not in self._blocks:
+            whole = (slice(None),) * 3
+            span = extent(self._map(BRAIN, 0, whole, self._held) > 0.5 if number == BRAIN else self._held.names[number] > 127)
+            ends = zip(*span, strict=True) if span is not None else ((0, n - 1) for n in self.grid.shape)
+            self._blocks[number] = tuple(slice(int(a), int(b) + 1) for a, b in ends)
+        return self._blocks[number]
 
     @cached_property
     def depth(self) -> Array:
@@ -310,7 +364,7 @@ class Anatomy:
         from scipy.ndimage import distance_transform_edt, find_objects, label
 
         depth = np.zeros(self.grid.shape, dtype=np.float32)
-        mask = self.shown((BRAIN, 0)) > 0.5
+        mask = self._map(BRAIN, 0, (slice(None),) * 3) > 0.5
         for part in find_objects(mask.view(np.uint8)):
             around, _ = label(~np.pad(mask[part], 1))
             inner = distance_transform_edt(around != around[0, 0, 0])
@@ -327,13 +381,14 @@ class Anatomy:
             return 0
         return 1 if self._at(self.right[None], places)[0] > 0.5 else -1
 
-    def _map(self, number: int, side: int, part: tuple[slice, ...]) -> Array:
+    def _map(self, number: int, side: int, part: tuple[slice, ...], held: _Held | None = None) -> Any:
         """Return how much each voxel of a part belongs to a structure, 0 to 1; side 1 is right, -1 left, 0 either."""
+        held = held or _Held(self.names, self.right)
         if number == BRAIN:
-            return self.names[(slice(INNER.start, INNER.stop), *part)].sum(axis=0, dtype=np.float32) / np.float32(255)
-        found = self.names[number][part].astype(np.float32) / np.float32(255)
+            return _shares(held.names[(slice(INNER.start, INNER.stop), *part)], add=True)
+        found = _shares(held.names[number][part])
         if side:
-            right = self.right[part].astype(np.float32) / np.float32(255)
+            right = _shares(held.right[part])
             found *= right if side > 0 else 1 - right
         return found
 
@@ -351,6 +406,37 @@ class Anatomy:
         """Return the voxels nearest to patient mm (P, 3), as an index of three (P,)."""
         top = np.asarray(self.grid.shape) - 1
         return tuple(np.clip(np.rint(self.grid.to_voxels(places)).astype(int), 0, top).T)
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """Arrays, or tensors on a device: names (N, I, J, K) and right (I, J, K), and what structures look like."""
+
+    names: Any
+    right: Any
+    tones: Any = None
+
+
+def _shares(steps: Any, add: bool = False) -> Any:
+    """Return steps of 1/255 as 0 to 1; `add` those of several structures."""
+    if isinstance(steps, np.ndarray):
+        return (steps.sum(axis=0, dtype=np.float32) if add else steps.astype(np.float32)) / np.float32(255)
+    return (steps.sum(dim=0) if add else steps).float() / 255
+
+
+def _depth(mask: Any) -> Array:
+    """Return how deep each voxel lies in a mask (I, J, K), voxels, with one voxel more on every side."""
+    from scipy.ndimage import distance_transform_edt
+
+    if isinstance(mask, np.ndarray):
+        return np.asarray(distance_transform_edt(np.pad(mask, 1)), dtype=np.float32)
+    import torch
+
+    from napari_mri.nets.voxels import away
+
+    full = torch.nn.functional.pad(mask.to(torch.uint8), (1,) * 6).bool()
+    # Nothing is deeper than half of the shortest side.
+    return as_array(away(~full, min(full.shape) // 2 + 1))
 
 
 def both_ways(ask: Ask, image: Array) -> Array:
@@ -378,7 +464,7 @@ def main_voxels(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
     return np.argwhere(keep[pieces]) + [p.start for p in part]
 
 
-def anatomy_of(scan: Volume, ask: Ask, key: Key) -> Anatomy | None:
+def anatomy_of(scan: Volume, ask: Ask, key: Key, device: str = "cpu") -> Anatomy | None:
     """Name what stands where in a scan; None where it does not look like a head.
 
     Parameters
@@ -388,6 +474,8 @@ def anatomy_of(scan: Volume, ask: Ask, key: Key) -> Anatomy | None:
     ask : callable
         The network: image (I, J, K), sides multiples of `MULTIPLE`, to logits (N + 1, I, J, K).
     key : Key
+    device : str
+        Where its maps are worked on.
     """
     grid = scan.grid.respaced((STEP_MM,) * 3)
     if np.prod(grid.shape) * STEP_MM**3 > MOST_ML * 1000:
@@ -412,4 +500,4 @@ def anatomy_of(scan: Volume, ask: Ask, key: Key) -> Anatomy | None:
         open_ = tones.share[0].reshape(-1)[at] < 1
         values = fit.finite(scan.data[spots][open_])
         tones = tones.refitted(fit.unit_scaled(values, scale), at[open_])
-    return Anatomy(names, np.rint(right * 255).astype(np.uint8), grid, key, tones, scale)
+    return Anatomy(names, np.rint(right * 255).astype(np.uint8), grid, key, tones, scale, device)

@@ -31,9 +31,9 @@ FINEST = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Probabilities (I, J, K) 0 to 1, and the crop they lie on."""
+    """Probabilities (I, J, K) 0 to 1, as an array or a tensor, and the crop they lie on."""
 
-    found: Array
+    found: Any
     look: Grid
 
 
@@ -42,7 +42,7 @@ class Ask:
     """A question to the network: the crop to look at, and the probabilities there so far (I, J, K), if any."""
 
     crop: Grid
-    before: Array | None
+    before: Any
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,20 @@ class Rounds:
     """
 
     grid: Grid
-    view: Callable[[Grid], Array]
+    view: Callable[[Grid], Any]
     most: int
     multiple: int = 16
     overview: int = OVERVIEW
     room: float = 1.0
 
-    def play(self, told: Pointed, before: Answer | None) -> Generator[Ask, Array, Answer]:
+    def play(self, told: Pointed, before: Answer | None) -> Generator[Ask, Any, Answer]:
         """Answer one more mark, given the answer so far; each question is yielded and its answer sent."""
         if before is None and told.mask is not None:
             at = np.argwhere(told.mask)
             if len(at):
                 crop = self.around(at.min(axis=0), at.max(axis=0), told)
                 before = Answer(share(told.mask, self.grid, crop), crop)
-        soft: Array | None
+        soft: Any
         if before is not None and self._holds_marks(before.look, told):
             look, soft = before.look, before.found
         elif before is not None and (told.mask is not None or len(told.boxes)):
@@ -87,7 +87,7 @@ class Rounds:
             soft = carried(before.found, before.look, look)
         elif len(told.boxes):
             look = self.around(*self._box_of(told), told)
-            soft = told_apart(rounded(told, look), self.view(look))
+            soft = told_apart(rounded(told, look), as_array(self.view(look)))
         else:  # nothing is known yet, or the object is larger than was thought: look anew, with all the marks
             look, soft = self._whole(), None
         found = yield Ask(look, soft)
@@ -143,7 +143,7 @@ class Rounds:
         ends = self.grid.to_voxels(before.look.to_patient(corners))
         return self.around(ends.min(axis=0), ends.max(axis=0), told, most)
 
-    def _fitting(self, found: Array, look: Grid, told: Pointed) -> Grid | None:
+    def _fitting(self, found: Any, look: Grid, told: Pointed) -> Grid | None:
         """Return a crop that fits the object better than `look`, or None if `look` is good enough."""
         mask = touched(found > 0.5, look, told)
         span = extent(mask)
@@ -204,8 +204,17 @@ def told_apart(guess: Array, image: Array) -> Array:
     return np.asarray(part, dtype=np.float32)
 
 
-def extent(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Return the first and last voxel (3,) of a mask along each axis, or None if it is empty."""
+def as_array(values: Any) -> NDArray[Any]:
+    """Return an array, or a tensor on any device, as an array."""
+    return values if isinstance(values, np.ndarray) else np.asarray(values.cpu().numpy())
+
+
+def extent(mask: Any) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Return the first and last voxel (3,) of a mask (array or tensor) along each axis, or None if it is empty."""
+    if not isinstance(mask, np.ndarray):
+        from napari_mri.nets import voxels
+
+        return voxels.extent(mask)
     ends = []
     for axis in range(3):
         there = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
@@ -215,8 +224,8 @@ def extent(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]] | None:
     return np.array([e[0] for e in ends]), np.array([e[1] for e in ends])
 
 
-def touched(mask: NDArray[np.bool_], grid: Grid, told: Pointed) -> NDArray[np.bool_]:
-    """Drop pieces that no mark lies in or beside, unless they are as large as a fifth of the largest."""
+def touched(mask: Any, grid: Grid, told: Pointed) -> Any:
+    """Drop pieces of a mask (array or tensor) without a mark in or beside them, unless a fifth as large as the largest."""
     from scipy.ndimage import label
 
     span = extent(mask)
@@ -224,6 +233,8 @@ def touched(mask: NDArray[np.bool_], grid: Grid, told: Pointed) -> NDArray[np.bo
         return mask
     # Only the box that holds the mask is searched: a small object in a large scan is the common case.
     part = tuple(slice(int(a), int(b) + 1) for a, b in zip(*span, strict=True))
+    if not isinstance(mask, np.ndarray):
+        return _touched_on(mask, part, grid.to_voxels(told.inside) - span[0])
     pieces, count = label(mask[part])
     if count < 2:
         return mask
@@ -239,6 +250,24 @@ def touched(mask: NDArray[np.bool_], grid: Grid, told: Pointed) -> NDArray[np.bo
     keep[0] = False
     kept = np.zeros_like(mask)
     kept[part] = keep[pieces]
+    return kept
+
+
+def _touched_on(mask: Any, part: tuple[slice, ...], spots: NDArray[Any]) -> Any:
+    """As `touched`, of a tensor: `part` is the box that holds the mask, `spots` (N, 3) are the marks in voxels of it."""
+    import torch
+
+    from napari_mri.nets import voxels
+
+    found = voxels.pieces(mask[part])
+    sizes = voxels.sizes(found)
+    keep = torch.cat([sizes >= 0.2 * sizes.max(), torch.zeros(1, dtype=torch.bool, device=mask.device)])
+    for spot in np.rint(spots).astype(int):
+        if ((spot >= -1) & (spot <= np.asarray(found.shape))).all():
+            keep[found[tuple(slice(max(0, s - 1), s + 2) for s in spot)].reshape(-1)] = True
+    keep[-1] = False
+    kept = torch.zeros_like(mask)
+    kept[part] = keep[found]
     return kept
 
 

@@ -20,10 +20,16 @@ class Pyramid:
     ----------
     data : ndarray, (I, J, K)
     grid : Grid
+    device : str
+        Where the copies are kept and looked at: arrays on ``"cpu"``, else tensors there.
     """
 
-    def __init__(self, data: NDArray[Any], grid: Grid) -> None:
-        self.levels: list[tuple[Array, Grid]] = [(fit.finite(data), grid)]
+    def __init__(self, data: NDArray[Any], grid: Grid, device: str = "cpu") -> None:
+        self.levels: list[tuple[Any, Grid]] = [(fit.finite(data), grid)]
+        if device != "cpu":
+            from napari_mri.nets.voxels import uploaded
+
+            self.levels = [(uploaded(self.levels[0][0], device), grid)]
         finest = min(grid.spacing)
         for power in range(1, 5):
             values, last = self.levels[-1]
@@ -35,7 +41,7 @@ class Pyramid:
                 continue
             self.levels.append(_halved(values, last, blocks))
 
-    def view(self, target: Grid) -> Array:
+    def view(self, target: Grid) -> Any:
         """Return the scan on a grid whose axes are those of the scan, (I, J, K) float32; borders go on outside."""
         # The coarsest copy that is still finer than what is asked for: neither aliased nor blurred twice.
         values, grid = self.levels[0]
@@ -45,16 +51,16 @@ class Pyramid:
         return straight(values, grid, target)
 
 
-def _halved(values: Array, grid: Grid, blocks: list[int]) -> tuple[Array, Grid]:
+def _halved(values: Any, grid: Grid, blocks: list[int]) -> tuple[Any, Grid]:
     for axis, block in enumerate(blocks):
         if block == 2:
             even = values.shape[axis] // 2 * 2
-            first = np.moveaxis(values, axis, 0)[:even]
-            values = np.moveaxis((first[0::2] + first[1::2]) * np.float32(0.5), 0, axis)
+            first, second = (tuple([slice(None)] * axis + [slice(n, even, 2)]) for n in (0, 1))
+            values = (values[first] + values[second]) * 0.5
     affine = grid.affine.copy()
     affine[:3, 3] = grid.to_patient((np.asarray(blocks) - 1) / 2)
     affine[:3, :3] = grid.affine[:3, :3] * blocks
-    values = np.ascontiguousarray(values)
+    values = np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values.contiguous()
     return values, Grid((values.shape[0], values.shape[1], values.shape[2]), affine)
 
 
@@ -85,17 +91,18 @@ def crop_grid(scan: Grid, low: ArrayLike, high: ArrayLike, multiple: int, most: 
     return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
 
 
-def carried(values: Array, source: Grid, target: Grid) -> Array:
+def carried(values: Any, source: Grid, target: Grid) -> Any:
     """Interpolate a map of one crop on another whose axes are parallel, (I, J, K) float32; 0 outside."""
     return straight(values, source, target, zero_outside=True)
 
 
-def straight(values: Array, source: Grid, target: Grid, zero_outside: bool = False) -> Array:
+def straight(values: Any, source: Grid, target: Grid, zero_outside: bool = False) -> Any:
     """Interpolate linearly between grids of parallel axes, one axis after the other.
 
     Parameters
     ----------
-    values : ndarray, `source.shape`
+    values : ndarray or Tensor, `source.shape`
+        What is returned is the same.
     source, target : Grid
         Axes of the same directions, of any spacing.
     zero_outside : bool
@@ -103,6 +110,12 @@ def straight(values: Array, source: Grid, target: Grid, zero_outside: bool = Fal
     """
     ratio = np.asarray(target.spacing) / np.asarray(source.spacing)
     offset = source.to_voxels(target.to_patient((0, 0, 0)))
+    if not isinstance(values, np.ndarray):
+        from napari_mri.nets.voxels import spread
+
+        places = [o + r * np.arange(n) for o, r, n in zip(offset, ratio, target.shape, strict=True)]
+        ways = [fit.lerping(p, n, zero_outside=zero_outside) for p, n in zip(places, values.shape, strict=True)]
+        return spread(values, ways)
     out = np.asarray(values, dtype=np.float32)
     # Axes that lose voxels first: the later ones then have less to do.
     for axis in np.argsort([t / s for t, s in zip(target.shape, values.shape, strict=True)]):

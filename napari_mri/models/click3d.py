@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,9 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.model import SEGMENT, Card, Model, Runtime, Session, Wants, Weights, knob
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Mask, Point, Prompts, Scribble
 from napari_mri.core.volume import Labels, Volume
-from napari_mri.engine import fit
 from napari_mri.models._anatomy import Anatomy, Meaning, anatomy_of
 from napari_mri.models._anatomy_net import ANATOMY, named, unfit
-from napari_mri.models._click3d_rounds import Answer, Rounds, extent, touched
+from napari_mri.models._click3d_rounds import OVERVIEW, Answer, Rounds, as_array, extent, touched
 from napari_mri.models._click3d_zoom import Pyramid, carried, straight
 from napari_mri.models._marks import Pointed, sorted_out, voxel_box
 
@@ -50,8 +52,8 @@ ALIKE = 0.15
 """What differs from the place of a correction by more than this share of the scan's range is hardly corrected with it."""
 MARGIN = 2.0
 """Log odds at the place of a correction, at least."""
-KEEP_BYTES, LEAST_STATES = 900_000, 2
-"""Answers kept for undo, packed, all together, but at least so many; others are worked out again, to the same voxel."""
+KEEP_BYTES, LEAST_STATES = 700_000, 2
+"""Answers kept for undo, packed, all but the newest together, but at least so many; others are worked out again, to the same voxel."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Params:
     )
 
 
+MOST_SHAPES = 40
+"""Crops of so many shapes are tried beforehand."""
 NOTHING: Meaning = (-2, 0)
 """Marks say that the object is nothing that the map of anatomy knows."""
 WRONG_MM = 4.0
@@ -76,23 +80,51 @@ FIRST_MARKS = 3
 """Marks within which more may come to be meant than at first."""
 
 
+@lru_cache(maxsize=1)
+def _packer() -> ThreadPoolExecutor:
+    """Return the thread that packs answers, while the user looks at them."""
+    return ThreadPoolExecutor(1, "click3d")
+
+
 @dataclass(frozen=True, eq=False)
 class State:
     """An answer: probabilities in a crop, packed small; and what it was taken for, if the map of anatomy tells."""
 
     grid: Grid
-    packed: bytes
+    packing: Future[bytes]
     meaning: Meaning | None = None
 
     @classmethod
-    def of(cls, probability: Array, grid: Grid, meaning: Meaning | None = None) -> State:
-        """Pack probabilities in steps of 1/255; the session goes on with exactly what was packed."""
-        return cls(grid, zlib.compress(np.rint(probability * 255).astype(np.uint8).tobytes(), 1), meaning)
+    def of(cls, answer: Answer, meaning: Meaning | None = None) -> tuple[State, Answer]:
+        """Pack probabilities in steps of 1/255; the session goes on with exactly what was packed, returned too."""
+        steps, look = _steps(answer.found), answer.look
+        return cls(look, _packer().submit(zlib.compress, as_array(steps).tobytes(), 1), meaning), _shares(steps, look)
 
-    def probability(self) -> Array:
-        """Return (I, J, K) float32, 0 to 1."""
-        flat = np.frombuffer(zlib.decompress(self.packed), np.uint8)
-        return (flat.reshape(self.grid.shape).astype(np.float32)) / np.float32(255)
+    @property
+    def packed(self) -> bytes:
+        """The probabilities, (I, J, K) uint8, compressed."""
+        return self.packing.result()
+
+    def answer(self, device: str = "cpu") -> Answer:
+        """Return the probabilities again, as an array or as a tensor on another device."""
+        steps = np.frombuffer(bytearray(zlib.decompress(self.packed)), np.uint8).reshape(self.grid.shape)
+        if device == "cpu":
+            return _shares(steps, self.grid)
+        import torch
+
+        return _shares(torch.from_numpy(steps).to(device), self.grid)
+
+
+def _shares(steps: Any, grid: Grid) -> Answer:
+    return Answer(steps.astype(np.float32) / np.float32(255) if isinstance(steps, np.ndarray) else steps.float() / 255, grid)
+
+
+def _steps(found: Any) -> Any:
+    if isinstance(found, np.ndarray):
+        return np.rint(found * 255).astype(np.uint8)
+    import torch
+
+    return (found * 255).round().to(torch.uint8)
 
 
 class Clicking(Session):
@@ -107,61 +139,95 @@ class Clicking(Session):
         path = rt.weights(WEIGHTS)
         self.net = rt.keep(f"click3d {path}", lambda: loaded(path, rt.device))
         rt.report(0.3, "making coarser copies")
-        self.pyramid = Pyramid(scan.data, scan.grid)
+        self.pyramid = Pyramid(scan.data, scan.grid, rt.device)
         self._states: OrderedDict[tuple[Mark, ...], State] = OrderedDict()
         self.anatomy = self._named() if p.anatomy else None
         self._rounds = Rounds(scan.grid, self.pyramid.view, p.detail)
+        if rt.device == "cuda":
+            self._warmed()
 
     def answer(self, prompts: Prompts) -> Labels:
         """Return the mask (1 = object) on the grid of the scan."""
+        import torch
+
+        with torch.inference_mode():
+            return self._answer(prompts)
+
+    def _answer(self, prompts: Prompts) -> Labels:
         first = next((n for n, mark in enumerate(prompts.marks) if mark.positive), 0) + 1
         known = max((n for n in range(first, len(prompts) + 1) if prompts.marks[:n] in self._states), default=first - 1)
-        state = self._states.get(prompts.marks[:known])
+        state, answer = self._states.get(prompts.marks[:known]), None
         if state is not None:
             self._states.move_to_end(prompts.marks[:known])
+            answer = state.answer(self.rt.device)
         for count in range(known + 1, len(prompts) + 1):
             marks = prompts.marks[:count]
             self.rt.report((count - known) / max(1, len(prompts) + 1 - known), f"mark {count}")
-            state = self._round(Prompts(marks), state)
-            self._states[marks] = state
-            while len(self._states) > LEAST_STATES and sum(len(s.packed) for s in self._states.values()) > KEEP_BYTES:
+            state, answer = self._round(Prompts(marks), answer, None if state is None else state.meaning)
+            # The newest is still being packed.
+            while len(self._states) >= LEAST_STATES and sum(len(s.packed) for s in self._states.values()) > KEEP_BYTES:
                 self._states.popitem(last=False)
+            self._states[marks] = state
         assert state is not None, "tasks refuses prompts without a positive mark"
-        sure = state.probability()
-        self.score = float(sure[sure > 0.5].mean()) if (sure > 0.5).any() else 0.0
+        assert answer is not None
+        chosen = answer.found > 0.5
+        count = int(chosen.sum())
+        self.score = float((answer.found * chosen).sum()) / count if count else 0.0
         self.taken_for = self.anatomy.key.says(state.meaning) if self.anatomy and state.meaning else ""
-        return self._home(state, sorted_out(prompts, self.scan.grid))
+        return self._home(answer, sorted_out(prompts, self.scan.grid))
+
+    def _warmed(self) -> None:
+        """Work once on crops of every shape and on two marks: a GPU takes longest where it does something for the first time."""
+        import torch
+
+        from napari_mri.nets.click3d import COARSE, FINE
+
+        most, step = self.p.detail // self._rounds.multiple * self._rounds.multiple, self._rounds.multiple
+        sides = range(2 * step, most + 1, step)
+        shapes = [s for s in itertools.product(sides, repeat=3) if max(s) in (most, OVERVIEW)]
+
+        def once() -> bool:
+            for shape in shapes if len(shapes) < MOST_SHAPES else shapes[-1:]:
+                coarse = torch.zeros((2, COARSE, *(n // 2 for n in shape)), device=self.rt.device)
+                self.net(torch.zeros((2, FINE, *shape), device=self.rt.device), coarse)
+            return True
+
+        middle = self.scan.grid.centre
+        with torch.inference_mode():
+            self.rt.keep(f"click3d warm {most}", once)
+            self._answer(Prompts((Point(tuple(middle.tolist())), Point(tuple((middle + 6.0).tolist()), False))))
+        self._states.clear()
 
     def _named(self) -> Anatomy | None:
         """Name what stands where, if the scan looks like a head."""
         path = self.rt.weights(ANATOMY)
         net, key = self.rt.keep(f"anatomy {path}", lambda: named(path, self.rt.device))
         self.rt.report(0.6, "looking for anatomy")
-        found = anatomy_of(self.scan, net, key)
+        found = anatomy_of(self.scan, net, key, self.rt.device)
         if found is not None:
             _ = found.depth  # takes longer than a click may
         return found
 
-    def _meant(self, prompts: Prompts, told: Pointed, before: State | None) -> Meaning | None:
+    def _meant(self, prompts: Prompts, told: Pointed, begins: bool, meaning: Meaning | None) -> Meaning | None:
         """Return what the newest mark lets us take the object for, if that is new and the map is sure of it."""
         if self.anatomy is None or told.mask is not None or len(told.boxes) > 1:
             return None
         if len(told.boxes):
-            return self.anatomy.filling(told.boxes[0]) if before is None and not len(told.inside) else None
-        if before is None:
+            return self.anatomy.filling(told.boxes[0]) if begins and not len(told.inside) else None
+        if begins:
             return self.anatomy.meant(told)
         if len(prompts) <= FIRST_MARKS and all(mark.positive for mark in prompts):
             # Whoever has begun to correct does not mean more.
             new = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid).inside
             earlier = sorted_out(Prompts(prompts.marks[:-1]), self.scan.grid).inside
-            more = self.anatomy.more(before.meaning, earlier, new) if len(new) and len(earlier) else None
+            more = self.anatomy.more(meaning, earlier, new) if len(new) and len(earlier) else None
             if more is not None:
                 return more
         newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
-        if len(prompts) > FIRST_MARKS or before.meaning is None:
+        if len(prompts) > FIRST_MARKS or meaning is None:
             return None
-        deep = self.anatomy.denied(before.meaning, newest)
-        other = self.anatomy.instead(before.meaning, told) if deep else None
+        deep = self.anatomy.denied(meaning, newest)
+        other = self.anatomy.instead(meaning, told) if deep else None
         return NOTHING if other is None and deep >= WRONG_MM and len(prompts) == 2 else other
 
     def _shown(self, anatomy: Anatomy, meaning: Meaning, told: Pointed) -> Answer | None:
@@ -175,7 +241,7 @@ class Clicking(Session):
         look = self._rounds.around(ends.min(axis=0), ends.max(axis=0), told, FINE_SIDE)
         sure = anatomy.shown_on(meaning, look, self.pyramid.view(look))
         kept = touched(sure > 0.5, look, told)
-        return Answer(np.where(kept | (sure <= 0.5), sure, np.float32(0)), look)
+        return Answer(sure * (kept | (sure <= 0.5)), look)
 
     def close(self) -> None:
         """Let go of the copies of the scan, and of what was named in it."""
@@ -183,12 +249,10 @@ class Clicking(Session):
         self.pyramid.levels.clear()
         self._states.clear()
 
-    def _round(self, prompts: Prompts, before: State | None) -> State:
-        """Answer one more mark, given the answer so far."""
+    def _round(self, prompts: Prompts, known: Answer | None, meaning: Meaning | None) -> tuple[State, Answer]:
+        """Answer one more mark, given the answer so far and what it was taken for."""
         told = sorted_out(prompts, self.scan.grid, room=1.5)
-        known = None if before is None else Answer(before.probability(), before.grid)
-        meaning = None if before is None else before.meaning
-        new = self._meant(prompts, told, before)
+        new = self._meant(prompts, told, known is None, meaning)
         if new == NOTHING:
             new = meaning = known = None
         shown = None if new is None or self.anatomy is None else self._shown(self.anatomy, new, told)
@@ -198,11 +262,11 @@ class Clicking(Session):
             for mark in prompts if len(prompts) > 1 else ():
                 each = sorted_out(Prompts((mark,)), self.scan.grid)
                 known = self._corrected(self._rounds.reaching(known, each, FINE_SIDE), each, gently=True)
-            return State.of(known.found, known.look, meaning)
+            return State.of(known, meaning)
         if meaning is not None and known is not None:
             newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
             known = self._corrected(self._rounds.reaching(known, newest, FINE_SIDE), newest)
-            return State.of(known.found, known.look, meaning)
+            return State.of(known, meaning)
         asking = self._rounds.play(told, known)
         ask = next(asking)
         while True:
@@ -211,54 +275,67 @@ class Clicking(Session):
             except StopIteration as done:
                 answer: Answer = done.value
                 break
-        return State.of(answer.found, answer.look, meaning)
+        return State.of(answer, meaning)
 
     def _corrected(self, known: Answer, told: Pointed, gently: bool = False) -> Answer:
         """Turn an answer near new marks, where the brightness is theirs; `gently` only where it says otherwise."""
         look = known.look
         image = self.pyramid.view(look)
+        tensors = not isinstance(image, np.ndarray)
         if self.anatomy is not None and self.anatomy.tones is not None:
-            shade = straight(self.anatomy.tones.shade, self.anatomy.grid, look)
-            image = fit.unit_scaled(image, self.anatomy.scale) * np.exp(-shade)
+            shade = straight(self.anatomy.shade, self.anatomy.grid, look)
+            scale = self.anatomy.scale
+            image = ((image - scale.offset) / scale.factor).clip(0, 1.5) * ((-shade).exp() if tensors else np.exp(-shade))
         found = known.found.clip(0.004, 0.996)
-        odds = np.log(found / (1 - found))
+        odds = (found / (1 - found)).log() if tensors else np.log(found / (1 - found))
         for places, sign in ((told.inside, 1.0), (told.outside, -1.0)):
             for spot in look.to_voxels(places[:: max(1, len(places) // 16)]):
                 at = np.clip(np.rint(spot).astype(int), 0, np.asarray(look.shape) - 1)
-                if gently and sign * odds[tuple(at)] > 0:
+                if gently and sign * float(odds[tuple(at)]) > 0:
                     continue
                 odds = leant(odds, image, spot, np.asarray(look.spacing), sign)
-        return Answer((1 / (1 + np.exp(-odds))).astype(np.float32), look)
+        return Answer(odds.sigmoid() if tensors else (1 / (1 + np.exp(-odds))).astype(np.float32), look)
 
-    def _asked(self, crop: Grid, told: Pointed, before: Array | None) -> Array:
+    def _asked(self, crop: Grid, told: Pointed, before: Any) -> Any:
         """Run the network on a crop and on its mirror image; returns the mean probabilities (I, J, K)."""
         import torch
 
         from napari_mri.nets import click3d as nets
+        from napari_mri.nets import click3d_marks
 
-        device = self.rt.device
-        image = nets.standard(torch.from_numpy(self.pyramid.view(crop)))
-        with torch.inference_mode():
-            fine, coarse = nets.encode(image, told_on(crop, told, before), float(np.mean(crop.spacing)))
-            # The first axis runs from left to right: a mirrored head is a head.
-            both = (torch.stack([inputs, inputs.flip(1)]).to(device) for inputs in (fine, coarse))
-            plain, mirrored = self.net(*both)[:, 0].float().cpu()
-            return np.asarray(torch.sigmoid((plain + mirrored.flip(0)) / 2).numpy(), dtype=np.float32)
+        image = nets.standard(torch.as_tensor(self.pyramid.view(crop)))
+        encode = nets.encode if self.rt.device in ("cpu", "mps") else click3d_marks.encode
+        fine, coarse = encode(image, told_on(crop, told, before, image.device), float(np.mean(crop.spacing)))
+        # The first axis runs from left to right: a mirrored head is a head.
+        both = (torch.stack([inputs, inputs.flip(1)]) for inputs in (fine, coarse))
+        plain, mirrored = self.net(*both)[:, 0].float()
+        found = torch.sigmoid((plain + mirrored.flip(0)) / 2)
+        return found.numpy() if self.rt.device == "cpu" else found
 
-    def _home(self, state: State, told: Pointed) -> Labels:
+    def _home(self, answer: Answer, told: Pointed) -> Labels:
         """Bring the answer to the scan's grid."""
-        grid = self.scan.grid
+        grid, look = self.scan.grid, answer.look
         mask = np.zeros(grid.shape, dtype=np.uint8)
-        outer = grid.to_voxels(state.grid.to_patient(np.array([[0, 0, 0], np.asarray(state.grid.shape) - 1])))
+        outer = grid.to_voxels(look.to_patient(np.array([[0, 0, 0], np.asarray(look.shape) - 1])))
         low = np.clip(np.floor(outer.min(axis=0)), 0, grid.shape).astype(int)
         high = np.clip(np.ceil(outer.max(axis=0)) + 1, low, grid.shape).astype(int)
         if (high > low).all():
             part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
             target = grid.cropped(low, high)
-            found = carried(state.probability(), state.grid, target) > self.p.level
-            found &= _in_boxes(told, target)
-            mask[part] = found if self.p.pieces else touched(found, target, told)
+            found = carried(answer.found, look, target) > self.p.level
+            if len(told.boxes):
+                found &= _like(_in_boxes(told, target), found)
+            mask[part] = as_array(found if self.p.pieces else touched(found, target, told))
         return self.scan.with_labels(mask, {1: "object"})
+
+
+def _like(values: NDArray[Any], other: Any) -> Any:
+    """Return an array as a tensor where the other is."""
+    if isinstance(other, np.ndarray):
+        return values
+    import torch
+
+    return torch.from_numpy(values).to(other.device)
 
 
 def loaded(path: Path, device: str) -> Any:
@@ -275,32 +352,50 @@ def loaded(path: Path, device: str) -> Any:
     return net.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
 
 
-def leant(odds: Array, image: Array, spot: NDArray[np.float64], spacing: NDArray[np.float64], sign: float) -> Array:
+def leant(odds: Any, image: Any, spot: NDArray[np.float64], spacing: NDArray[np.float64], sign: float) -> Any:
     """Return log odds (I, J, K) that say what a mark at a voxel says, there and near it where it is as bright.
 
     How far it reaches follows from how far it lies from the outline: whoever clicks in the middle of what is wrong
     is as far from the outline as from the true one.
     """
-    from scipy.ndimage import distance_transform_edt
-
     at = np.clip(np.rint(spot).astype(int), 0, np.asarray(odds.shape) - 1)
     room = np.ceil(WINDOW_MM / spacing).astype(int)
     low, high = np.maximum(at - room, 0), np.minimum(at + room + 1, odds.shape)
     part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    here = tuple(at - low)
-    wrong = (odds[part] < 0) if sign > 0 else (odds[part] > 0)
-    depth = float(distance_transform_edt(wrong, spacing)[here]) if not wrong.all() else WINDOW_MM
-    width = min(max(LEAST_MM, REACH * depth), MOST_MM)
-    axes = np.ogrid[tuple(slice(0, n) for n in odds[part].shape)]
-    away = sum(((a - h) * s) ** 2 for a, h, s in zip(axes, here, spacing, strict=True))
-    tone = float(image[part][tuple(slice(max(0, h - 1), h + 2) for h in here)].mean())
-    like = np.exp(-0.5 * away / width**2 - 0.5 * ((image[part] - tone) / ALIKE) ** 2)
-    odds = odds.copy()
-    odds[part] += sign * (max(0.0, -sign * float(odds[tuple(at)])) + MARGIN) * like
+    here = tuple(int(h) for h in at - low)
+    near = tuple(slice(max(0, h - 1), h + 2) for h in here)
+    odds = odds.copy() if isinstance(odds, np.ndarray) else odds.clone()
+    away = [((np.arange(b - a) - h) * s) ** 2 for a, b, h, s in zip(low, high, here, spacing, strict=True)]
+    lean = _lean if isinstance(odds, np.ndarray) else _lean_on
+    odds[part] += lean(sign * odds[part], image[part], (here, near), away) * sign
     return odds
 
 
-def told_on(crop: Grid, told: Pointed, before: Array | None) -> Any:
+def _lean(right: Array, image: Array, at: tuple[Any, Any], axes: list[NDArray[np.float64]]) -> Array:
+    """Return by how much a window (I, J, K) is leant, given how right it is already and the square distances along axes."""
+    here, near = at
+    away = axes[0][:, None, None] + axes[1][:, None] + axes[2]
+    held = right >= 0
+    depth = float(np.sqrt(away[held].min())) if held.any() else WINDOW_MM
+    width = min(max(LEAST_MM, REACH * depth), MOST_MM)
+    like = np.exp(-0.5 * away / width**2 - 0.5 * ((image - float(image[near].mean())) / ALIKE) ** 2)
+    return np.asarray((max(0.0, -float(right[here])) + MARGIN) * like, dtype=np.float32)
+
+
+def _lean_on(right: Any, image: Any, at: tuple[Any, Any], axes: list[NDArray[np.float64]]) -> Any:
+    """As `_lean`, of tensors."""
+    import torch
+
+    here, near = at
+    first, second, third = (torch.from_numpy(axis.astype(np.float32)).to(image.device) for axis in axes)
+    away = first[:, None, None] + second[:, None] + third
+    depth = torch.where(right >= 0, away, WINDOW_MM**2).min().sqrt()
+    width = (REACH * depth).clamp(LEAST_MM, MOST_MM)
+    like = (-0.5 * away / width**2 - 0.5 * ((image - image[near].mean()) / ALIKE) ** 2).exp()
+    return ((-right[here]).clamp(min=0) + MARGIN) * like
+
+
+def told_on(crop: Grid, told: Pointed, before: Any, device: Any = "cpu") -> Any:
     """Return what the network is told on one crop: `nets.click3d.Pointed`, in voxels of the crop."""
     import torch
 
@@ -312,7 +407,7 @@ def told_on(crop: Grid, told: Pointed, before: Array | None) -> Any:
         ends = np.stack([np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)])
         box = torch.from_numpy(ends.astype(np.float32))
     inside, outside = (torch.from_numpy(_within(crop.to_voxels(p), crop)) for p in (told.inside, told.outside))
-    return nets.Pointed(inside, outside, box, None if before is None else torch.from_numpy(before))
+    return nets.Pointed(inside, outside, box, None if before is None else torch.as_tensor(before).to(device))
 
 
 def _in_boxes(told: Pointed, grid: Grid) -> NDArray[np.bool_]:

@@ -289,3 +289,43 @@ def test_shipped_weights_are_small_and_find_a_toy_brain():
     scan = head(GRIDS["plain"])
     mask = mri.segment(scan, mri.Prompts((CLICK, mri.Point((4, -7, 55), False))), model="click3d", device="cpu")
     assert dice(mask.data, blob(scan.grid, BRAIN, (40, 47, 37))) > 0.7
+
+
+@here
+def test_on_a_graphics_processor_the_same_marks_give_the_same_mask(monkeypatch):
+    from napari_mri import phantom
+    from napari_mri.engine import device
+
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    affine[:3, 3] = -96, -112, -100
+    scan, labels = phantom.head(Grid((96, 112, 100), affine))
+    asked = []
+    for value in np.unique(labels.data)[1:7:2]:
+        spot = scan.grid.to_patient(np.argwhere(labels.data == value)[10])
+        one = mri.Prompts((mri.Point(tuple(spot)),))
+        asked += [one, one.plus(mri.Point(tuple(spot + 6), False)), one.plus(mri.Point(tuple(spot + 6)), mri.Point(tuple(spot - 9)))]
+    asked.append(mri.Prompts((mri.Box(tuple(spot - 20), tuple(spot + 15)),)))
+    ball = scan.with_labels(blob(scan.grid, (0.0, 0.0, 0.0), (20, 20, 20)).astype(np.uint8))
+    asked.append(mri.Prompts((mri.Mask.of(ball.data > 0, scan.grid), mri.Point((30.0, 0.0, 0.0)))))
+    for anatomy in (True, False):
+        with mri.open_session(scan, model="click3d", device="cpu", anatomy=anatomy) as session:
+            plain = [session.answer(prompts).data > 0 for prompts in asked]
+        with monkeypatch.context() as patch:
+            patch.setattr(device, "choose", lambda _="auto": "cpu:0")  # tensors, as on any device but "cpu"
+            with mri.open_session(scan, model="click3d", device="cpu", anatomy=anatomy) as session:
+                assert isinstance(session._inner.pyramid.levels[0][0], torch.Tensor)
+                there = [session.answer(prompts).data > 0 for prompts in asked]
+                np.testing.assert_array_equal(session.answer(asked[0]).data > 0, there[0])
+        assert min(dice(a, b) for a, b in zip(plain, there, strict=True)) > 0.995
+
+
+def test_what_leans_is_the_same_as_a_tensor():
+    rng = np.random.default_rng(0)
+    odds, image = (rng.normal(size=(30, 31, 32)).astype(np.float32) for _ in range(2))
+    for spot, sign in ((np.array([3.0, 4, 5]), 1.0), (np.array([29.0, 15, 16]), -1.0)):
+        plain = leant(odds, image, spot, np.array([1.0, 1.5, 2.0]), sign)
+        there = leant(torch.from_numpy(odds), torch.from_numpy(image), spot, np.array([1.0, 1.5, 2.0]), sign)
+        np.testing.assert_allclose(there.numpy(), plain, atol=1e-4)
+    all_wrong = np.full((9, 9, 9), -1, np.float32)
+    plain = leant(all_wrong, all_wrong, np.full(3, 4.0), np.ones(3), 1.0)
+    np.testing.assert_allclose(leant(*[torch.from_numpy(all_wrong)] * 2, np.full(3, 4.0), np.ones(3), 1.0).numpy(), plain, atol=1e-5)
