@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.prompts synthetic`` heads held back from training, every structure of at least 0.5 ml
 ``python -m benchmarks.prompts real``      real scans with labels (``NAPARI_MRI_TEST_DATA``)
-``python -m benchmarks.prompts time``      from click to mask on a 256 x 256 x 256 head at 1 mm
+``python -m benchmarks.prompts time``      from click to mask on a 256 x 256 x 256 head at 1 mm; ``--device cuda`` on a GPU
 ``python -m benchmarks.prompts sam``       SAM's session against the bare SamPredictor, random weights; its cache
 """
 
@@ -25,6 +25,8 @@ from napari_mri.core.volume import Volume
 
 CLICKS = (1, 3, 5, 10)
 LEAST_ML = 0.5
+COMPARED = 8
+"""Rounds of clicks whose masks are compared with the CPU's."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,9 @@ def real(only: str = "", finest: float = 0.0) -> Iterator[list[Structure]]:
         yield [thinned(Structure(volume, truth, name, "brain" in name), finest)]
 
 
-def measure(groups: Iterator[list[Structure]], models: list[str], most: int, seed: int) -> list[dict[str, Any]]:
+def measure(
+    groups: Iterator[list[Structure]], models: list[str], most: int, seed: int, device: str = "cpu"
+) -> list[dict[str, Any]]:
     """Play every structure with every model."""
     rows = []
     rng = np.random.default_rng(seed)
@@ -174,7 +178,7 @@ def measure(groups: Iterator[list[Structure]], models: list[str], most: int, see
             things if most <= 0 or len(things) <= most else [things[n] for n in rng.permutation(len(things))[:most]]
         )
         for model in models:
-            with mri.open_session(things[0].scan, model=model, device="cpu") as session:
+            with mri.open_session(things[0].scan, model=model, device=device) as session:
                 for thing in chosen:
                     scores = play(session, thing, CLICKS[-1])
                     row = {
@@ -202,8 +206,11 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def timing(model: str, rounds: int) -> dict[str, Any]:
-    """Return seconds from click to mask, first and later clicks, on a head in a 256-cube at 1 mm."""
+def timing(model: str, rounds: int, device: str = "auto") -> dict[str, Any]:
+    """Return seconds from click to mask, first and later clicks, on a head in a 256-cube at 1 mm.
+
+    On a graphics processor also the lowest Dice between its masks and those of the CPU for the same clicks, and memory.
+    """
     import torch
 
     from napari_mri.phantom import head
@@ -213,8 +220,9 @@ def timing(model: str, rounds: int) -> dict[str, Any]:
     scan, labels = head(Grid((256, 256, 256), affine))
     spots = [tuple(scan.grid.to_patient(deepest(labels.data == value)[0])) for value in np.unique(labels.data)[1:7]]
     first, later, first_cpu, later_cpu = [], [], [], []
+    asked: list[tuple[mri.Prompts, np.ndarray]] = []
     began = time.perf_counter()
-    with mri.open_session(scan, model=model) as session:
+    with mri.open_session(scan, model=model, device=device) as session:
         opened = time.perf_counter() - began
         session.answer(mri.Prompts((mri.Point(spots[0]),)))  # the first ever call warms up
         for n in range(rounds):
@@ -223,15 +231,22 @@ def timing(model: str, rounds: int) -> dict[str, Any]:
             prompts = mri.Prompts((mri.Point(spot),))
             for k in range(4):
                 began, cpu = time.perf_counter(), time.process_time()
-                session.answer(prompts)
+                mask = session.answer(prompts)
                 (later if k else first).append(time.perf_counter() - began)
                 (later_cpu if k else first_cpu).append(time.process_time() - cpu)
+                if n < COMPARED:
+                    asked.append((prompts, mask.data > 0))
                 off = tuple(v + 3.0 * (k + 1) for v in spot)
                 prompts = prompts.plus(mri.Point(off, k % 2 == 1))
+    alike: dict[str, Any] = {}
+    if device == "cuda":
+        alike = {"gpu": torch.cuda.get_device_name(), "GB": round(torch.cuda.max_memory_allocated() / 1e9, 2)}
+        with mri.open_session(scan, model=model, device="cpu") as session:
+            alike["lowest Dice"] = round(min(dice(session.answer(p).data > 0, mask) for p, mask in asked), 5)
     return {
-        "model": model, "threads": torch.get_num_threads(), "load": os.getloadavg()[0], "open": round(opened, 3),
+        "model": model, **alike, "threads": torch.get_num_threads(), "load": os.getloadavg()[0], "open": round(opened, 3),
         **{
-            f"{name} p{q}": round(float(np.percentile(values, q)), 3)
+            f"{name} p{q}": round(float(np.percentile(values, q)), 4)
             for name, values in (("first", first), ("later", later), ("first cpu", first_cpu), ("later cpu", later_cpu))
             for q in (50, 95)
         },
@@ -318,15 +333,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--sam", nargs="+", default=["tiny", "vit_b"], choices=("tiny", "vit_b"))
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--device", default="", help="cpu, cuda or mps; by default the quickest for time, else cpu")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(argv)
     if args.what == "time":
-        result: dict[str, Any] = {"time": [timing(model, args.rounds) for model in args.models]}
+        result: dict[str, Any] = {"time": [timing(model, args.rounds, args.device or "auto") for model in args.models]}
     elif args.what == "sam":
         result = {"sam": [sam(size, args.rounds) for size in args.sam]}
     else:
         groups = real(args.only, args.finest) if args.what == "real" else synthetic(args.spacing, args.scenes, args.seed)
-        rows = measure(groups, args.models, args.most, args.seed)
+        rows = measure(groups, args.models, args.most, args.seed, args.device or "cpu")
         result = {"summary": summary(rows), "rows": rows}
     print(json.dumps(result.get("summary", result), indent=1))
     if args.out:
