@@ -52,11 +52,11 @@ def one_piece(near: Tensor, border: float, step: float) -> tuple[Tensor, list[in
     """
     import torch
 
-    from napari_mri.nets.voxels import largest, pieces, sizes
+    from napari_mri.nets.voxels import largest, pieces
 
     mask = near < border
     main = largest(mask)
-    two = sizes(pieces(mask)).topk(2).values.tolist()
+    two = [*pieces(mask).sizes.sort(descending=True).values[:2].tolist(), 0, 0][:2]
     out = torch.where(mask & ~main, near.clamp(min=border + step), near)
     return torch.where(main & ~mask, out.clamp(max=border - step), out), two
 

@@ -260,14 +260,12 @@ def _touched_on(mask: Any, part: tuple[slice, ...], spots: NDArray[Any]) -> Any:
     from napari_mri.nets import voxels
 
     found = voxels.pieces(mask[part])
-    sizes = voxels.sizes(found)
-    keep = torch.cat([sizes >= 0.2 * sizes.max(), torch.zeros(1, dtype=torch.bool, device=mask.device)])
+    keep = found.sizes >= 0.2 * found.sizes.max()
     for spot in np.rint(spots).astype(int):
-        if ((spot >= -1) & (spot <= np.asarray(found.shape))).all():
-            keep[found[tuple(slice(max(0, s - 1), s + 2) for s in spot)].reshape(-1)] = True
-    keep[-1] = False
+        if ((spot >= -1) & (spot <= np.asarray(found.mask.shape))).all():
+            keep[found.at(tuple(slice(max(0, s - 1), s + 2) for s in spot))] = True
     kept = torch.zeros_like(mask)
-    kept[part] = keep[found]
+    kept[part] = found.chosen(keep)
     return kept
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -57,53 +58,72 @@ def extent(mask: torch.Tensor) -> tuple[NDArray[Any], NDArray[Any]] | None:
     return np.array([e[0] for e in ends]), np.array([e[1] for e in ends])
 
 
-def pieces(mask: torch.Tensor) -> torch.Tensor:
-    """Return the pieces of a mask by number; voxels that share a face are of one piece.
-
-    Every voxel points to one before it in its piece, and those to others, until all point to the first (FastSV,
-    Zhang et al., 2020).
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """The pieces of a mask; voxels that share a face are of one.
 
     Parameters
     ----------
     mask : Tensor of bool, (I, J, K)
+    run : Tensor of int32, (I, J, K)
+        To which run of voxels along the last axis each voxel of the mask belongs.
+    first : Tensor of int64, (R,)
+        The first run of the piece that each run belongs to: the number of the piece.
+    sizes : Tensor of int64, (R,)
+        Voxels of each piece by its number; 0 where none has that number.
+    """
 
-    Returns
-    -------
-    Tensor of int64, (I, J, K)
-        The flat index of the first voxel of the piece; the number of all voxels outside of the mask.
+    mask: torch.Tensor
+    run: torch.Tensor
+    first: torch.Tensor
+    sizes: torch.Tensor
+
+    def at(self, part: tuple[slice, ...]) -> torch.Tensor:
+        """Return the numbers of the pieces (V,) of those voxels of a part that are in the mask."""
+        return self.first[self.run[part][self.mask[part]].long()]
+
+    def chosen(self, keep: torch.Tensor) -> torch.Tensor:
+        """Return the mask (I, J, K) of the pieces whose numbers are kept, (R,) bool."""
+        if not len(keep):
+            return self.mask
+        return self.mask & keep[self.first].index_select(0, self.run.reshape(-1)).reshape(self.mask.shape)
+
+
+def pieces(mask: torch.Tensor) -> Pieces:
+    """Find the pieces of a mask (I, J, K).
+
+    Every run points to one before it in its piece, and those to others, until all point to the first (FastSV,
+    Zhang et al., 2020).
     """
     if mask.device.type == "mps":  # which lacks some of this
-        return pieces(mask.cpu()).to(mask.device)
-    count = mask.numel()
-    number = torch.arange(count, device=mask.device).reshape(mask.shape)
-    # Runs along the last axis first: they leave little to be found.
-    begins = mask.clone()
+        found = pieces(mask.cpu())
+        return Pieces(*(part.to(mask.device) for part in (mask, found.run, found.first, found.sizes)))
+    begins, ends = mask.clone(), mask.clone()
     begins[..., 1:] &= ~mask[..., :-1]
-    first = torch.where(begins, number, 0).cummax(dim=-1).values
-    last = torch.full((1,), count, device=mask.device)
-    parent = torch.cat([torch.where(mask, first, count).reshape(-1), last])
+    ends[..., :-1] &= ~mask[..., 1:]
+    run = (begins.reshape(-1).cumsum(0, dtype=torch.int32) - 1).clamp(min=0).reshape(mask.shape)
+    lengths = torch.nonzero(ends.reshape(-1))[:, 0] - torch.nonzero(begins.reshape(-1))[:, 0] + 1
+    sides = [_neighbours(mask, run, axis) for axis in (0, 1)]
+    one, other = (torch.cat([side[n] for side in sides]) for n in (0, 1))
+    first = torch.arange(len(lengths), device=mask.device)
     while True:
-        above = parent[parent]
-        seen = above[:-1].reshape(mask.shape)
-        least = seen.clone()
-        for axis in range(3):
-            size = mask.shape[axis] - 1
-            for to, source in ((1, 0), (0, 1)):
-                part = least.narrow(axis, to, size)
-                part.copy_(torch.minimum(part, seen.narrow(axis, source, size)))
-        least = torch.cat([torch.where(mask, least, count).reshape(-1), last])
-        following = parent.scatter_reduce(0, parent, least, "amin").minimum(least).minimum(above)
+        above = first[first]
+        least = above.scatter_reduce(0, one, above[other], "amin").scatter_reduce(0, other, above[one], "amin")
+        following = first.scatter_reduce(0, first, least, "amin").minimum(least)
         following = following[following]
-        if torch.equal(following, parent):
-            return parent[:-1].reshape(mask.shape)
-        parent = following
+        if torch.equal(following, first):
+            return Pieces(mask, run, first, torch.zeros_like(first).scatter_add_(0, first, lengths))
+        first = following
 
 
-def sizes(found: torch.Tensor) -> torch.Tensor:
-    """Return the voxels of each piece that `pieces` found, (V,), by their numbers."""
-    flat = found.reshape(-1)
-    counts = torch.zeros(len(flat) + 1, dtype=torch.int64, device=flat.device)
-    return counts.scatter_add_(0, flat, torch.ones_like(flat))[:-1]
+def _neighbours(mask: torch.Tensor, run: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the runs (E,) that lie beside one another along an axis, each pair once."""
+    size = mask.shape[axis] - 1
+    low, high = (slice(None),) * axis + (slice(0, size),), (slice(None),) * axis + (slice(1, None),)
+    both = mask[low] & mask[high]
+    begins = both.clone()
+    begins[..., 1:] &= ~both[..., :-1]
+    return run[low][begins].long(), run[high][begins].long()
 
 
 def largest(mask: torch.Tensor) -> torch.Tensor:
@@ -113,11 +133,12 @@ def largest(mask: torch.Tensor) -> torch.Tensor:
         return mask
     part = tuple(slice(int(a), int(b) + 1) for a, b in zip(*span, strict=True))
     found = pieces(mask[part])
-    main = found == sizes(found).argmax()
-    around = torch.nn.functional.pad((~main).to(torch.uint8), (1,) * 6, value=1).bool()
+    numbers = torch.arange(len(found.sizes), device=mask.device)
+    main = found.chosen(numbers == found.sizes.argmax())
+    outside = pieces(torch.nn.functional.pad((~main).to(torch.uint8), (1,) * 6, value=1).bool())
     whole = torch.zeros_like(mask)
     # What is outside begins with the first voxel of the rim.
-    whole[part] = (pieces(around) != 0)[1:-1, 1:-1, 1:-1]
+    whole[part] = ~outside.chosen(torch.arange(len(outside.sizes), device=mask.device) == 0)[1:-1, 1:-1, 1:-1]
     return whole
 
 

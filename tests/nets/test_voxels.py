@@ -42,11 +42,13 @@ def test_grids_of_other_axes_have_no_matrices_along_them():
 def test_pieces_are_those_of_scipy(level):
     mask = ndimage.gaussian_filter(noise((40, 31, 35)), 0.8) > level * 0.3
     labels, count = ndimage.label(mask)
-    found = voxels.pieces(torch.from_numpy(mask)).numpy()
-    assert len(np.unique(found[mask])) == len(set(zip(labels[mask], found[mask], strict=True))) == count
-    assert (found[~mask] == mask.size).all()
+    found = voxels.pieces(torch.from_numpy(mask))
+    numbers = found.first[found.run.long()].numpy()
+    assert len(np.unique(numbers[mask])) == len(set(zip(labels[mask], numbers[mask], strict=True))) == count
     sizes = np.bincount(labels.ravel())[1:]
-    assert sorted(voxels.sizes(torch.from_numpy(found)).numpy()[np.unique(found[mask])]) == sorted(sizes)
+    assert sorted(found.sizes[found.sizes > 0].tolist()) == sorted(sizes)
+    np.testing.assert_array_equal(found.chosen(found.sizes > 3).numpy(), np.isin(labels, 1 + np.flatnonzero(sizes > 3)))
+    assert set(found.at((slice(3, 9),) * 3).tolist()) == set(numbers[3:9, 3:9, 3:9][mask[3:9, 3:9, 3:9]].tolist())
     main = ndimage.binary_fill_holes(labels == 1 + sizes.argmax())
     np.testing.assert_array_equal(voxels.largest(torch.from_numpy(mask)).numpy(), main)
 
@@ -55,10 +57,12 @@ def test_a_winding_way_is_one_piece_and_nothing_is_none():
     snake = np.zeros((9, 30, 9), dtype=bool)
     snake[4, ::2, 1:8] = True
     snake[4, 1::4, 7] = snake[4, 3::4, 1] = True
-    assert len(np.unique(voxels.pieces(torch.from_numpy(snake)).numpy()[snake])) == 1
+    for way in (snake, snake.transpose(2, 0, 1), snake.transpose(1, 2, 0)):
+        assert int((voxels.pieces(torch.from_numpy(np.ascontiguousarray(way))).sizes > 0).sum()) == 1
     nothing = torch.zeros((4, 5, 6), dtype=torch.bool)
     assert voxels.extent(nothing) is None
     assert not voxels.largest(nothing).any()
+    assert not voxels.pieces(nothing).chosen(voxels.pieces(nothing).sizes > 0).any()
 
 
 def test_distances_are_right_as_far_as_they_are_asked_for():
