@@ -48,3 +48,42 @@ class Anatomy(FoldedUNet):
         assert self.names.bias is not None
         y = F.conv3d(x, rows, self.names.bias.reshape(self.outs, 8)[:, parts].flatten())
         return y.reshape(x.shape[0], self.outs, len(parts), *y.shape[2:])
+
+
+class HeadNet(FoldedUNet):
+    """`FoldedUNet` that answers twice: distances to two surfaces, and what stands where.
+
+    Parameters
+    ----------
+    widths, depths : tuple of int
+        As of `FoldedUNet`.
+    wide : int
+        Channels from which the names are told.
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, ...] = (32, 64, 112, 128),
+        depths: tuple[int, ...] = (1, 1, 2, 2),
+        wide: int = 40,
+    ) -> None:
+        super().__init__(1, 2, widths, depths)
+        self.outs = len(NAMES) + 1
+        self.tell = Block(widths[0], wide)
+        self.names = Conv3d(wide, 8 * self.outs, 1)
+
+    def surfaces(self, features: torch.Tensor) -> torch.Tensor:
+        """Return distances (B, 2, I, J, K), voxels, to the inner skull and to the brain, from `features`."""
+        return unfold(self.head(features))
+
+    def named(self, features: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, len(NAMES) + 1, I, J, K): the names, and right (above 0) or left, from `features`."""
+        return unfold(self.names(self.tell(features)))
+
+    def some(self, features: torch.Tensor, parts: torch.Tensor) -> torch.Tensor:
+        """Return `named` of some (P,) of the eight voxels of each block: (B, len(NAMES) + 1, P, I / 2, J / 2, K / 2)."""
+        x = self.tell(features)
+        rows = self.names.weight.reshape(self.outs, 8, -1)[:, parts].flatten(0, 1)[..., None, None, None]
+        assert self.names.bias is not None
+        y = F.conv3d(x, rows, self.names.bias.reshape(self.outs, 8)[:, parts].flatten())
+        return y.reshape(x.shape[0], self.outs, len(parts), *y.shape[2:])

@@ -4,7 +4,7 @@ from training.synth.degrade import degrade, normalise
 from training.synth.geometry import Pose, place, sample_pose
 from training.synth.heads import Head, build_head, load_heads
 from training.synth.paint import paint
-from training.synth.recipe import Recipe, Sample, draw_grid, make_sample
+from training.synth.recipe import Recipe, Sample, draw_grid, make_sample, make_samples
 
 __all__ = [
     "Head",
@@ -16,6 +16,7 @@ __all__ = [
     "draw_grid",
     "load_heads",
     "make_sample",
+    "make_samples",
     "normalise",
     "paint",
     "place",

@@ -126,12 +126,51 @@ def make_sample(
     Sample
         On the head's device.
     """
+    return make_samples(head, recipe, seed, 1, size, grid)[0]
+
+
+def make_samples(
+    head: Head,
+    recipe: Recipe,
+    seed: int,
+    looks: int,
+    size: tuple[float, float, float] | None = None,
+    grid: tuple[tuple[int, int, int], float] | None = None,
+) -> list[Sample]:
+    """Synthesise several pairs of one pose, which takes most of the time, painted and measured anew in each.
+
+    Parameters
+    ----------
+    head, recipe, seed, size, grid
+        As of `make_sample`, whose pair is the first.
+    looks : int
+    """
     gen = torch.Generator().manual_seed(seed)
     shape, mm = draw_grid(recipe, gen) if grid is None else grid
-    spacing = (mm, mm, mm)
-    pose = sample_pose(head, shape, spacing, gen, recipe.strength)
+    pose = sample_pose(head, shape, (mm, mm, mm), gen, recipe.strength)
     layers, distance, where = place(head, pose, gen, recipe.parts)
-    image = paint(layers, head, gen, recipe.physics)
+    posed = _Posed(head, pose, layers, distance, where)
+    return [_looked_at(posed, recipe, gen, size) for _ in range(looks)]
+
+
+@dataclass(frozen=True)
+class _Posed:
+    """A head in its pose, as `place` gives it."""
+
+    head: Head
+    pose: Pose
+    layers: list[torch.Tensor]
+    distance: torch.Tensor
+    where: torch.Tensor
+
+
+def _looked_at(
+    posed: _Posed, recipe: Recipe, gen: torch.Generator, size: tuple[float, float, float] | None
+) -> Sample:
+    """Paint a head and put it through a scanner."""
+    head, pose, distance = posed.head, posed.pose, posed.distance
+    shape, mm = pose.shape, pose.spacing[0]
+    image = paint(posed.layers, head, gen, recipe.physics)
     device = image.device
     if chance(gen, recipe.lesions):
         image = add_lesions(image, (distance[1] < -1).to(image), gen)
@@ -144,12 +183,12 @@ def make_sample(
         loss = smooth_noise((1, *shape), (nodes[0], nodes[1], nodes[2]), gen, device)[0]
         image = image * (1 - uniform(gen, 0.3, 1) * torch.sigmoid((loss - 1.2) * 6))
     if chance(gen, recipe.defaced):
-        _deface(image, where, head, distance[0], gen)
+        _deface(image, posed.where, head, distance[0], gen)
     if chance(gen, recipe.stripped):
         distance = _strip(image, distance, gen)
     clean = image
-    image = degrade(image, spacing, gen, recipe.strength, size)
+    image = degrade(image, pose.spacing, gen, recipe.strength, size)
     seen = torch.ones(shape, dtype=torch.bool)
     if chance(gen, recipe.cropped):
-        seen = crop_field(shape, spacing, gen).to(device)
-    return Sample(normalise(image * seen), clean, distance, layers[0], seen, pose)
+        seen = crop_field(shape, pose.spacing, gen).to(device)
+    return Sample(normalise(image * seen), clean, distance, posed.layers[0], seen, pose)
