@@ -194,7 +194,7 @@ def end_to_end(scan: Volume, model: str) -> dict[str, float]:
 
 
 def on_gpu(scan: Volume, device: str = "cuda", rounds: int = 5) -> dict[str, Any]:
-    """Strip a head again and again in this process; seconds, memory of the graphics processor, and Dice with the CPU's mask."""
+    """Strip a head again and again in this process; seconds, memory of the GPU, and Dice with the CPU's mask."""
     import torch
 
     from napari_mri import tasks
@@ -213,7 +213,8 @@ def on_gpu(scan: Volume, device: str = "cuda", rounds: int = 5) -> dict[str, Any
             stamps.append((f"{fraction:.2f} {text}", time.perf_counter()))
 
         begin = time.perf_counter()
-        mask = np.asarray(tasks.run(Order("skullstrip", "skullnet", {}), scan, LocalRuntime(device, note)).result.data) > 0
+        found = tasks.run(Order("skullstrip", "skullnet", {}), scan, LocalRuntime(device, note)).result
+        mask = np.asarray(found.data) > 0
         seconds = time.perf_counter() - begin
         for (name, start), (_, stop) in itertools.pairwise([*stamps, ("", begin + seconds)]):
             steps.setdefault(name, []).append(stop - start)
@@ -225,11 +226,11 @@ def on_gpu(scan: Volume, device: str = "cuda", rounds: int = 5) -> dict[str, Any
         torch.cuda.reset_peak_memory_stats()
     runs = [once() for _ in range(rounds)]
     plain = np.asarray(mri.skullstrip(scan, model="skullnet", device="cpu").data) > 0
-    memory = {"allocated": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved()} if cuda else {}
+    memory = {"allocated": torch.cuda.max_memory_allocated, "reserved": torch.cuda.max_memory_reserved} if cuda else {}
     return {
         "device": torch.cuda.get_device_name() if cuda else device, "torch": torch.__version__, "shape": scan.grid.shape,
         "type": str(scan.data.dtype), "seconds, median": round(float(np.median([s for s, _ in runs])), 3),
-        "seconds": [round(s, 3) for s, _ in runs], **{f"GB {name}": round(n / 1e9, 2) for name, n in memory.items()},
+        "seconds": [round(s, 3) for s, _ in runs], **{f"GB {name}": round(most() / 1e9, 2) for name, most in memory.items()},
         "Dice with the CPU's": round(min(dice(mask, plain) for _, mask in runs), 5),
         "ms, median, of": {name: round(1000 * float(np.median(s)), 1) for name, s in steps.items()},
     }  # fmt: skip

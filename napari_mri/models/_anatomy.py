@@ -352,8 +352,8 @@ class Anatomy:
     def _block(self, number: int) -> tuple[slice, ...]:
         """Return the box that a structure lies in, all of the grid where there is none of it."""
         if number not in self._blocks:
-            whole = (slice(None),) * 3
-            span = extent(self._map(BRAIN, 0, whole, self._held) > 0.5 if number == BRAIN else self._held.names[number] > 127)
+            brain = number == BRAIN
+            span = extent(self.shown((BRAIN, 0)) > 0.5 if brain else self._held.names[number] > 127)
             ends = zip(*span, strict=True) if span is not None else ((0, n - 1) for n in self.grid.shape)
             self._blocks[number] = tuple(slice(int(a), int(b) + 1) for a, b in ends)
         return self._blocks[number]

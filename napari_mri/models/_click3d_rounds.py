@@ -254,7 +254,7 @@ def touched(mask: Any, grid: Grid, told: Pointed) -> Any:
 
 
 def _touched_on(mask: Any, part: tuple[slice, ...], spots: NDArray[Any]) -> Any:
-    """As `touched`, of a tensor: `part` is the box that holds the mask, `spots` (N, 3) are the marks in voxels of it."""
+    """As `touched`, of a tensor: `part` is the box that holds the mask, `spots` (N, 3) marks in voxels of it."""
     import torch
 
     from napari_mri.nets import voxels

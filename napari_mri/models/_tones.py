@@ -308,7 +308,8 @@ class DeviceTones:
         """Return tones brought to a device."""
         import torch
 
-        which, share, looks, shade = (torch.from_numpy(part).to(device) for part in (tones.which, tones.share, tones.looks, tones.shade))
+        parts = (tones.which, tones.share, tones.looks, tones.shade)
+        which, share, looks, shade = (torch.from_numpy(part).to(device) for part in parts)
         return cls(which.flatten(1), share.flatten(1), looks, tones.low, tones.high, shade)
 
     def gain(self, values: Tensor, at: Tensor, own: Tensor) -> Tensor:
@@ -395,8 +396,10 @@ def _histograms_on(cell: Tensor, sure: Tensor, upper: Tensor, count: int) -> Ten
     return mixed * (1 - FLOOR) + FLOOR / STEPS
 
 
-def _left_on(which: Tensor, sure: Tensor, looks: Tensor, values: Tensor, ends: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """Return what is left of the brightness once structures are known, times what it weighs, and that weight, (V,) each."""
+def _left_on(
+    which: Tensor, sure: Tensor, looks: Tensor, values: Tensor, ends: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """Return what is left of the brightness once structures are known, weighed, and the weights, (V,) each."""
     import torch
 
     low, high = ends

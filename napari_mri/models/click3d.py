@@ -53,7 +53,7 @@ ALIKE = 0.15
 MARGIN = 2.0
 """Log odds at the place of a correction, at least."""
 KEEP_BYTES, LEAST_STATES = 700_000, 2
-"""Answers kept for undo, packed, all but the newest together, but at least so many; others are worked out again, to the same voxel."""
+"""Answers kept for undo, packed, all but the newest together, but at least so many; others are worked out again."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,9 @@ class State:
 
 
 def _shares(steps: Any, grid: Grid) -> Answer:
-    return Answer(steps.astype(np.float32) / np.float32(255) if isinstance(steps, np.ndarray) else steps.float() / 255, grid)
+    if isinstance(steps, np.ndarray):
+        return Answer(steps.astype(np.float32) / np.float32(255), grid)
+    return Answer(steps.float() / 255, grid)
 
 
 def _steps(found: Any) -> Any:
@@ -177,7 +179,7 @@ class Clicking(Session):
         return self._home(answer, sorted_out(prompts, self.scan.grid))
 
     def _warmed(self) -> None:
-        """Work once on crops of every shape and on two marks: a GPU takes longest where it does something for the first time."""
+        """Work once on crops of every shape and on two marks: whatever a GPU does for the first time takes long."""
         import torch
 
         from napari_mri.nets.click3d import COARSE, FINE
@@ -285,7 +287,8 @@ class Clicking(Session):
         if self.anatomy is not None and self.anatomy.tones is not None:
             shade = straight(self.anatomy.shade, self.anatomy.grid, look)
             scale = self.anatomy.scale
-            image = ((image - scale.offset) / scale.factor).clip(0, 1.5) * ((-shade).exp() if tensors else np.exp(-shade))
+            image = ((image - scale.offset) / scale.factor).clip(0, 1.5)
+            image = image * ((-shade).exp() if tensors else np.exp(-shade))
         found = known.found.clip(0.004, 0.996)
         odds = (found / (1 - found)).log() if tensors else np.log(found / (1 - found))
         for places, sign in ((told.inside, 1.0), (told.outside, -1.0)):

@@ -1,4 +1,4 @@
-"""What `nets.click3d.encode` tells of marks, on a graphics processor: there steps one by one take longer than the network."""
+"""What `nets.click3d.encode` tells of marks, on a graphics processor: steps one by one take longer than a network there."""
 
 from __future__ import annotations
 
