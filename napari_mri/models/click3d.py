@@ -19,9 +19,9 @@ from napari_mri.core.model import SEGMENT, Card, Model, Runtime, Session, Wants,
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Mask, Point, Prompts, Scribble
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.models._anatomy import Anatomy, Meaning, anatomy_of
-from napari_mri.models._anatomy_net import ANATOMY, named, unfit
 from napari_mri.models._click3d_rounds import OVERVIEW, Answer, Rounds, as_array, extent, touched
 from napari_mri.models._click3d_zoom import Pyramid, carried, straight
+from napari_mri.models._headnet import HEADNET, naming, unfit
 from napari_mri.models._marks import Pointed, sorted_out, voxel_box
 
 Array = NDArray[np.float32]
@@ -39,7 +39,7 @@ CARD = Card(
     wants=Wants(axes="RAS", min_slices=3),
     prompts=(Point, Box, Scribble, Lasso, Extremes, Mask),
     needs=("torch", "safetensors", "scipy"),
-    weights=(WEIGHTS, ANATOMY),
+    weights=(WEIGHTS, HEADNET),
     cite="Trained by this project on label maps of SynthSeg (Billot et al., Med Image Anal 2023); see docs/click.md",
     rank=10,
 )
@@ -202,10 +202,9 @@ class Clicking(Session):
 
     def _named(self) -> Anatomy | None:
         """Name what stands where, if the scan looks like a head."""
-        path = self.rt.weights(ANATOMY)
-        net, key = self.rt.keep(f"anatomy {path}", lambda: named(path, self.rt.device))
+        ask, key = naming(self.rt)
         self.rt.report(0.6, "looking for anatomy")
-        found = anatomy_of(self.scan, net, key, self.rt.device)
+        found = anatomy_of(self.scan, ask, key, self.rt.device)
         if found is not None:
             _ = found.depth  # takes longer than a click may
         return found

@@ -60,7 +60,7 @@ class Block(nn.Module):
 
 
 class FoldedUNet(nn.Module):
-    """Residual U-Net on folded voxels.
+    """Residual U-Net on folded voxels: its trunk, and a first answer that `nets.anatomy.HeadNet` adds others to.
 
     Parameters
     ----------
@@ -80,8 +80,8 @@ class FoldedUNet(nn.Module):
         self,
         ins: int = 1,
         outs: int = 2,
-        widths: tuple[int, ...] = (24, 48, 96, 128),
-        depths: tuple[int, ...] = (0, 1, 1, 1),
+        widths: tuple[int, ...] = (32, 64, 112, 128),
+        depths: tuple[int, ...] = (1, 1, 2, 2),
     ) -> None:
         super().__init__()
         self.multiple = 2 ** len(widths)
@@ -97,10 +97,6 @@ class FoldedUNet(nn.Module):
                 self.widen.append(Conv3d(widths[level + 1], width, 1))
                 self.up.append(Block(width, width))
         self.head = Conv3d(widths[0], 8 * outs, 3, padding=1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, ins, I, J, K) to (B, outs, I, J, K)."""
-        return unfold(self.head(self.features(x)))
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """(B, ins, I, J, K) to (B, widths[0], I / 2, J / 2, K / 2)."""

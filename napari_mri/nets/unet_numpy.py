@@ -1,4 +1,4 @@
-"""`FoldedUNet` run by numpy alone, for processors: importing torch takes longer than stripping a head.
+"""`HeadNet` run by numpy alone, for processors: importing torch takes longer than stripping a head.
 
 A convolution is nine matrix products with the image shifted in memory, block by block so that all of it stays near
 the processor; numpy hands them to BLAS, which uses every core.
@@ -18,42 +18,56 @@ ROWS = 512
 """Voxels per matrix product."""
 
 
-class FoldedUNet:
-    """The same network as `nets.unet.FoldedUNet`, from the same tensors.
+Part = tuple[slice, ...]
+"""Of blocks of two voxels a side, along three axes."""
+
+
+class HeadNet:
+    """The same network as `nets.anatomy.HeadNet`, from the same tensors.
 
     Parameters
     ----------
     state : mapping of str to ndarray
         As a state dict of the torch network names them, of any float type.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If the tensors are not those of such a network.
     """
 
     def __init__(self, state: Mapping[str, NDArray[Any]]) -> None:
         self.state = {name: np.asarray(value, dtype=np.float32) for name, value in state.items()}
-        self.levels = 1 + sum(name.startswith("widen.") and name.endswith(".weight") for name in state)
-        self.multiple = 2**self.levels
+        self.widths, self.depths, wide = structure_of(state)
+        outs = len(state["names.bias"])
+        for name, shape in shapes(self.widths, self.depths, wide, outs).items():
+            if self.state[name].shape != shape:
+                raise ValueError(f"{name} is {self.state[name].shape} and not {shape}")
 
-    def __call__(self, image: Array) -> Array:
-        """(I, J, K) to (outs, I, J, K); sides must be multiples of `multiple`."""
-        return unfold(convolved(self.features(image), self.state["head.weight"]) + self.state["head.bias"])
+    def surfaces(self, features: Array) -> Array:
+        """Return distances (2, I, J, K), voxels, to the inner skull and to the brain, from `features`."""
+        return unfold(convolved(features, self.state["head.weight"]) + self.state["head.bias"])
+
+    def named(self, features: Array, part: Part = (slice(None),) * 3) -> Array:
+        """Return logits (structures + 1, I, J, K) of some blocks: the names, and right (above 0) or left."""
+        kernel = self.state["names.weight"][:, :, 0, 0, 0]
+        return unfold(self._block("tell", features)[part] @ kernel.T + self.state["names.bias"])
 
     def features(self, image: Array) -> Array:
         """(I, J, K) to (I / 2, J / 2, K / 2, width)."""
         x = self._block("stem", fold(image))
         skips = []
-        for level in range(self.levels):
-            for number in range(self._depth(level)):
+        for level, depth in enumerate(self.depths):
+            for number in range(depth):
                 x = self._block(f"down.{level}.{number}", x)
-            if level + 1 < self.levels:
+            if level + 1 < len(self.depths):
                 skips.append(x)
                 x = self._block(f"shrink.{level}", x, stride=2)
-        for level in reversed(range(self.levels - 1)):
+        for level in reversed(range(len(self.depths) - 1)):
             kernel, bias = self.state[f"widen.{level}.weight"], self.state[f"widen.{level}.bias"]
             x = x @ kernel[:, :, 0, 0, 0].T + bias
             x = self._block(f"up.{level}", doubled(x) + skips[level])
         return x
-
-    def _depth(self, level: int) -> int:
-        return sum(name.startswith(f"down.{level}.") and name.endswith(".conv.weight") for name in self.state)
 
     def _block(self, name: str, x: Array, stride: int = 1) -> Array:
         """Convolution, group norm, LeakyReLU; adds its input when the width does not change."""
@@ -66,13 +80,31 @@ class FoldedUNet:
         return y
 
 
-class Anatomy(FoldedUNet):
-    """The same network as `nets.anatomy.Anatomy`, from the same tensors."""
+def structure_of(state: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Return widths and depths of a network's levels, and from how many channels it names, by its tensors."""
+    levels = 1 + sum(name.startswith("shrink.") and name.endswith(".conv.weight") for name in state)
+    first = ("stem", *(f"shrink.{level}" for level in range(levels - 1)))
+    depths = (
+        sum(name.startswith(f"down.{level}.") and name.endswith(".conv.weight") for name in state)
+        for level in range(levels)
+    )
+    return tuple(len(state[f"{name}.conv.weight"]) for name in first), tuple(depths), len(state["tell.norm.weight"])
 
-    def __call__(self, image: Array) -> Array:
-        """(I, J, K) to logits (structures + 1, I, J, K); sides must be multiples of `multiple`."""
-        kernel = self.state["names.weight"][:, :, 0, 0, 0]
-        return unfold(self._block("tell", self.features(image)) @ kernel.T + self.state["names.bias"])
+
+def shapes(widths: tuple[int, ...], depths: tuple[int, ...], wide: int, outs: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor of such a network, by name; `outs` are eight for each structure and the side."""
+    blocks = {"stem": (widths[0], 8), "tell": (wide, widths[0])}
+    found: dict[str, tuple[int, ...]] = {}
+    for level, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        blocks |= {f"down.{level}.{number}": (width, width) for number in range(depth)}
+        if level + 1 < len(widths):
+            blocks |= {f"shrink.{level}": (widths[level + 1], width), f"up.{level}": (width, width)}
+            found |= {f"widen.{level}.weight": (width, widths[level + 1], 1, 1, 1), f"widen.{level}.bias": (width,)}
+    for name, (after, before) in blocks.items():
+        found[f"{name}.conv.weight"] = (after, before, 3, 3, 3)
+        found |= {f"{name}.norm.weight": (after,), f"{name}.norm.bias": (after,)}
+    found |= {"head.weight": (16, widths[0], 3, 3, 3), "head.bias": (16,)}
+    return found | {"names.weight": (outs, wide, 1, 1, 1), "names.bias": (outs,)}
 
 
 def fold(image: Array) -> Array:

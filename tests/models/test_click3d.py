@@ -1,5 +1,7 @@
 """The click network's session: zooms, replays, lands on the object on every grid; its weights are the shipped ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,9 +11,9 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Volume
 from napari_mri.engine import weights
 from napari_mri.models import click3d
-from napari_mri.models._anatomy_net import named
 from napari_mri.models._click3d_rounds import Rounds, share, told_apart
 from napari_mri.models._click3d_zoom import Pyramid, carried, crop_grid
+from napari_mri.models._headnet import HEADNET
 from napari_mri.models._marks import Pointed
 from napari_mri.models.click3d import leant
 from tests.scans import GRIDS, blob, dice, head
@@ -28,16 +30,18 @@ def untrained(tmp_path, monkeypatch):
     """Weights before any training, where the answer is the geodesic one."""
     from safetensors.torch import save_file
 
-    from napari_mri.nets.anatomy import Anatomy
+    from napari_mri.models import _headnet
+    from napari_mri.nets.anatomy import HeadNet
     from napari_mri.nets.click3d import Click3D
 
     torch.manual_seed(0)
     monkeypatch.setattr(weights, "SHIPPED", tmp_path)
-    nothing = Anatomy()  # names all of it air
+    monkeypatch.setattr(_headnet, "HEADNET", replace(HEADNET, sha256=""))
+    nothing = HeadNet((8, 8), (0, 0), 8)  # names all of it air
     with torch.no_grad():
         nothing.names.weight.zero_()
         nothing.names.bias.zero_()[:8] = 30.0
-    for name, net in (("click3d", Click3D()), ("anatomy", nothing)):
+    for name, net in (("click3d", Click3D()), ("headnet", nothing)):
         save_file({k: v.half().contiguous() for k, v in net.state_dict().items()}, tmp_path / f"{name}.safetensors")
     return tmp_path
 
@@ -237,14 +241,6 @@ def test_a_real_brain_is_told_what_its_marks_were_taken_for(data_dir):
     with mri.open_session(scan, model="click3d", device="cpu", anatomy=False) as bare:
         bare.answer(mri.Prompts((left,)))
         assert bare.taken_for == ""
-
-
-def test_a_map_that_does_not_fit_is_told(tmp_path):
-    from safetensors.torch import save_file
-
-    save_file({"stem.conv.weight": torch.zeros(3)}, tmp_path / "anatomy.safetensors")
-    with pytest.raises(WeightsProblem, match="does not fit"):
-        named(tmp_path / "anatomy.safetensors", "cpu")
 
 
 def test_refused_are_damaged_weights_and_marks_outside(untrained):

@@ -15,9 +15,12 @@ from napari_mri.core.history import Order
 from napari_mri.core.volume import Volume
 from napari_mri.engine import fit, weights
 from napari_mri.models import skullnet
+from napari_mri.models._headnet import HEADNET
+from napari_mri.models._skull_device import on_device
+from napari_mri.models._skull_parts import REACH_MM
 
 pytest.importorskip("torch")
-pytestmark = pytest.mark.skipif(not weights.is_there(skullnet.WEIGHTS), reason="the weights are not here")
+pytestmark = pytest.mark.skipif(not weights.is_there(HEADNET), reason="the weights are not here")
 
 
 def toy_head(spacing: tuple[float, float, float] = (2.0, 2.0, 2.0), seed: int = 0) -> tuple[Volume, np.ndarray]:
@@ -124,7 +127,7 @@ def test_distance_and_uncertainty_come_with_the_mask() -> None:
     distance = outcome.extras["distance"]
     assert distance.data.dtype == np.float32
     assert np.array_equal(distance.data < 0, outcome.result.data > 0)
-    assert np.abs(distance.data).max() <= skullnet.REACH_MM
+    assert np.abs(distance.data).max() <= REACH_MM
     assert outcome.extras["uncertainty"].data.min() >= 0
     assert "uncertainty" not in strip(scan).extras
 
@@ -200,7 +203,7 @@ def test_on_a_graphics_processor_it_is_the_same_mask(options: dict[str, object])
     params = skullnet.Params(**options)  # type: ignore[arg-type]
     plain, there = LocalRuntime("cpu"), LocalRuntime("cpu")
     mask = skullnet.run(scan, params, plain)
-    other = skullnet.on_device(scan, params, there)
+    other = on_device(scan, params, there)
     assert other is not None
     assert other.data.dtype == mask.data.dtype
     assert dice(mask.data > 0, other.data > 0) > 0.9995
@@ -216,6 +219,6 @@ def test_on_a_graphics_processor_doubts_are_told_too() -> None:
     scan, inner = toy_head((3.0, 3.0, 3.0))
     stripped = scan.with_data(np.where(inner, scan.data, 0))
     rt = LocalRuntime("cpu")
-    skullnet.on_device(stripped, skullnet.Params(), rt)
+    on_device(stripped, skullnet.Params(), rt)
     assert any("stripped already" in said for said in rt.warnings)
-    assert skullnet.on_device(scan.with_data(np.full_like(scan.data, 5)), skullnet.Params(), rt) is None
+    assert on_device(scan.with_data(np.full_like(scan.data, 5)), skullnet.Params(), rt) is None

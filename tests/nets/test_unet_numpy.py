@@ -6,38 +6,35 @@ import sys
 import numpy as np
 import pytest
 
-from napari_mri.nets.unet_numpy import FoldedUNet
+from napari_mri.nets.unet_numpy import HeadNet, shapes, structure_of
 
 torch = pytest.importorskip("torch")
-from napari_mri.nets import unet  # noqa: E402
+from napari_mri.nets import anatomy  # noqa: E402
 
 
-@pytest.mark.parametrize(("widths", "depths"), [((24, 48, 96, 128), (0, 1, 1, 1)), ((8, 16), (2, 1)), ((16,), (0,))])
-def test_it_answers_as_torch_does(widths, depths):
+@pytest.mark.parametrize(
+    ("widths", "depths", "wide"),
+    [((32, 64, 112, 128), (1, 1, 2, 2), 40), ((24, 48, 96, 128), (0, 1, 1, 1), 32), ((8, 16), (2, 1), 8), ((16,), (0,), 16)],
+)
+def test_it_answers_as_torch_does(widths, depths, wide):
     torch.manual_seed(1)
-    net = unet.FoldedUNet(1, 2, widths, depths).eval()
+    net = anatomy.HeadNet(widths, depths, wide).eval()
     with torch.no_grad():
         for value in net.parameters():
             value.copy_(torch.randn_like(value) * (0.2 if value.ndim > 1 else 1.0))
     image = np.random.default_rng(2).normal(2, 3, (32, 16, 48)).astype(np.float32)
+    state = {name: value.numpy() for name, value in net.state_dict().items()}
+    bare = HeadNet(state)
+    assert (bare.widths, bare.depths, structure_of(state)[2]) == (widths, depths, wide)
+    assert shapes(widths, depths, wide, 8 * net.outs) == {name: value.shape for name, value in state.items()}
+    found = bare.features(image)
+    part = (slice(3, 9), slice(0, 8), slice(5, 6))
     with torch.inference_mode():
-        want = net(torch.from_numpy(image)[None, None])[0].numpy()
-    bare = FoldedUNet({name: value.numpy() for name, value in net.state_dict().items()})
-    assert bare.multiple == net.multiple
-    np.testing.assert_allclose(bare(image), want, atol=2e-4 * np.abs(want).max())
-
-
-def test_the_network_of_anatomy_answers_as_with_torch_too():
-    from napari_mri.nets.anatomy import Anatomy as Net
-    from napari_mri.nets.unet_numpy import Anatomy
-
-    torch.manual_seed(3)
-    net = Net().eval()
-    image = np.random.default_rng(2).uniform(0, 1, (32, 16, 48)).astype(np.float32)
-    with torch.inference_mode():
-        want = net(torch.from_numpy(image)[None, None])[0].numpy()
-    found = Anatomy({name: value.numpy() for name, value in net.state_dict().items()})(image)
-    np.testing.assert_allclose(found, want, atol=2e-4 * np.abs(want).max())
+        features = net.features(torch.from_numpy(image)[None, None])
+        want = [net.surfaces(features), net.named(features), net.named(features, part)]
+    for got, right in zip((bare.surfaces(found), bare.named(found), bare.named(found, part)), want, strict=True):
+        np.testing.assert_allclose(got, right[0].numpy(), atol=2e-4 * float(right.abs().max()))
+    np.testing.assert_array_equal(bare.named(found, part), bare.named(found)[:, 6:18, :16, 10:12])
 
 
 def test_skull_stripping_does_not_load_torch():

@@ -1,0 +1,131 @@
+"""All of `skullnet` on a graphics processor: the scan goes there once, the mask and the distance come back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_mri.core.grid import Grid
+from napari_mri.core.model import Runtime
+from napari_mri.core.volume import Labels, Volume
+from napari_mri.engine import fit
+from napari_mri.models._headnet import looks_at, names_of, network_on
+from napari_mri.models._skull_parts import (
+    BAND_MM,
+    DARK,
+    EVEN_MM,
+    LEAST,
+    MOST_MM,
+    REACH_MM,
+    RIM_MM,
+    ROOM_MM,
+    SOFT_MM,
+    STEP_MM,
+    UNSURE_MM,
+    Looked,
+    Params,
+    inner_structures,
+    tell,
+    tell_dropped,
+)
+from napari_mri.models._tones import nearest_along, sharpened_on
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def on_device(scan: Volume, p: Params, rt: Runtime) -> Labels | None:
+    """Do as `run` does, but all of it where the networks are; None if that is not possible.
+
+    The scan goes there once; the mask and the distance come back.
+    """
+    import torch
+
+    from napari_mri.engine import outline
+    from napari_mri.nets import voxels
+
+    grid = scan.grid.respaced((STEP_MM,) * 3)
+    there, back = fit.along(scan.grid, grid), fit.along(grid, scan.grid)
+    if there is None or back is None:
+        return None
+    with torch.inference_mode():
+        image = voxels.uploaded(scan.data, rt.device)
+        copy = voxels.spread(image, there)
+        scale = fit.unit_scale(copy.reshape(-1)[:: max(1, copy.numel() // 100_000)].cpu().numpy())
+        if scale is None:
+            return None
+        small = _unit(copy, scale)
+        looks = looks_at(network_on(rt), small, p.variants, rt)
+        answers = torch.stack([look.surfaces() for look in looks]) * STEP_MM
+        rt.report(0.5, "bringing the mask home")
+        near, spread = (part[0 if p.csf else 1] for part in (answers.mean(dim=0), answers.std(dim=0, correction=0)))
+        judge_on(near, small, rt)
+        near, sizes = outline.one_piece(outline.stretched(near, STEP_MM), p.border, STEP_MM)
+        tell_dropped(sizes, rt)
+        distance = voxels.spread(near.clamp(-REACH_MM, REACH_MM), back)
+        mask = distance < p.border
+        span = voxels.extent(near < ROOM_MM) if p.csf and p.tones and bool(mask.any()) else None
+        if span is not None:
+            rt.report(0.6, "looking at the brightness of tissues")
+            box = tuple(slice(int(a), int(b) + 1) for a, b in zip(*span, strict=True))
+            looked = Looked(near[box], small[box], names_of(looks, box), grid.cropped(span[0], span[1] + 1))
+            del looks
+            edge = moved_on(distance, looked, (image, scan.grid, scale))
+            rt.report(0.8, "measuring how far it is to the outline")
+            mask = voxels.largest(edge < 0)
+            edge = torch.where(mask, edge.clamp(max=-EVEN_MM), edge.clamp(min=EVEN_MM)).clamp(-STEP_MM, STEP_MM)
+            near = outline.measured(voxels.spread(edge, there), STEP_MM, REACH_MM)
+            distance = voxels.spread(near.clamp(-REACH_MM, REACH_MM), back)
+            distance = torch.where(mask, distance.clamp(max=-EVEN_MM), distance.clamp(min=EVEN_MM))
+            mask = mask if p.border == 0 else voxels.largest(distance < p.border)
+        rt.report(0.9, "bringing the mask home")
+        rt.offer("distance", scan.with_data(distance.cpu().numpy()))
+        if p.variants > 1:
+            rt.offer("uncertainty", scan.with_data(voxels.spread(spread, back).cpu().numpy()))
+        rt.report(1.0, "done")
+        return scan.with_labels(mask.to(torch.uint8).cpu().numpy(), {1: "brain"})
+
+
+def moved_on(distance: Tensor, looked: Looked, seen: tuple[Tensor, Grid, fit.Scale]) -> Tensor:
+    """As `moved`, of tensors; `seen` is the scan, its grid, and the scale from its intensities to those of the copy."""
+    import torch
+
+    from napari_mri.nets import voxels
+
+    image, grid, scale = seen
+    near, small = looked.near, looked.small
+    maps = looked.maps.softmax(dim=0) + LEAST
+    brain = torch.sigmoid(-(near / UNSURE_MM).clamp(-30, 30))
+    own = torch.from_numpy(inner_structures()).to(near.device)
+    inner_skull = own[: len(maps)]
+    for part, share in ((inner_skull, brain), (~inner_skull, 1 - brain)):
+        maps[part] *= share / maps[part].sum(dim=0)
+    tones = sharpened_on(maps, small, STEP_MM)
+    del maps
+    band = distance.abs() < BAND_MM
+    span = voxels.extent(band)
+    if tones is None or span is None:
+        return distance
+    box = tuple(slice(a, b + 1) for a, b in zip(*span, strict=True))
+    places = nearest_along(grid.cropped(span[0], span[1] + 1), looked.grid)
+    strides = (looked.grid.shape[1] * looked.grid.shape[2], looked.grid.shape[2], 1)
+    spots = torch.nonzero(band[box], as_tuple=True)
+    at = torch.zeros_like(spots[0])
+    for place, stride, spot in zip(places, strides, spots, strict=True):
+        at += (torch.from_numpy(place).to(at.device) * stride)[spot]
+    shift = torch.zeros_like(distance[box])
+    shift[spots] = (UNSURE_MM * tones.gain(_unit(image[box][spots], scale), at, own)).clamp(-MOST_MM, MOST_MM)
+    blur = [fit.blurring(n, SOFT_MM / s, "reflect") for n, s in zip(shift.shape, grid.spacing, strict=True)]
+    distance[box] -= voxels.spread(shift, blur)
+    return distance.clamp(-REACH_MM, REACH_MM)
+
+
+def _unit(values: Tensor, scale: fit.Scale) -> Tensor:
+    return ((values - scale.offset) / scale.factor).clamp(0, 1.5)
+
+
+def judge_on(near: Tensor, small: Tensor, rt: Runtime) -> None:
+    """As `judge`, of tensors."""
+    inside, rim = near < 0, (near > RIM_MM[0]) & (near < RIM_MM[1])
+    count, around = int(inside.sum()), int(rim.sum())
+    level = DARK * float(small[inside].median()) if count else 0.0
+    tell(count, int(((small > level) & rim).sum()) / around if around else 1.0, rt)
