@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,18 +56,18 @@ def _on(device: str, data: Array, sigma: Array, is_rician: bool, rt: Runtime) ->
     scan, level = torch.from_numpy(data).to(device), torch.from_numpy(sigma).to(device)
     even = along(scan.clamp(min=0) / level, *rician.stable_line()) if is_rician else scan / level
     floor = rician.stable_floor() if is_rician else None
-    cut = cut_for(device, data)
+    cut = cut_for(device, data.shape)
     clean = cleaned(even, floor, lambda f: rt.report(0.05 + 0.9 * f, "cleaning what looks alike"), cut)
     if floor is not None:
         clean = along(settled(clean, even, floor), *rician.signal_line())
     return np.asarray(clean.mul_(level).cpu().numpy(), dtype=np.float32)
 
 
-def cut_for(device: str, data: Array) -> Cut:
-    """Return how the work on a volume is best cut for a device."""
+def cut_for(device: str, shape: tuple[int, ...]) -> Cut:
+    """Return how the work on a volume of this shape is best cut for a device."""
     from napari_mri.nets.nonlocal_pca import FOR_CORES, for_gpu
 
-    return FOR_CORES if device == "cpu" else for_gpu(data.shape, _room(device, data.nbytes))
+    return FOR_CORES if device == "cpu" else for_gpu(shape, _room(device, 4 * math.prod(shape)))
 
 
 def _room(device: str, volume: int) -> int:

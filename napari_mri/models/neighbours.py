@@ -28,6 +28,7 @@ from napari_mri.core.volume import Volume
 from napari_mri.engine.lesson import Plan, finish_early, learn
 from napari_mri.measure import removal as shared
 from napari_mri.measure import rician, shells
+from napari_mri.models._nonlocal import cut_for
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +52,8 @@ CARD = Card(
 )
 
 
+MUCH = 0.3
+"""Share of the noise's variance left in the frames of a group, from which on each is cleaned by itself as well."""
 DOUBT = 0.2
 """Standard deviation that the cleaned frames still have about, in that of the noise."""
 
@@ -125,16 +128,17 @@ def _alike(data: Array, sigma: float, is_rician: bool, scan: Volume, rt: Runtime
         def tell(fraction: float) -> None:
             rt.report(low + (high - low) * fraction, "cleaning places that look alike")
 
-        return alike_frames.cleaned(series, guide, groups, layout, air, tell)
+        with torch.inference_mode():
+            return alike_frames.cleaned(series, guide, groups, layout, air, tell)
 
-    with torch.inference_mode():
-        answer = clean(series, 0.05, 0.5)
-        try:
-            answer = clean(answer, 0.5, 0.95)
-        except Cancelled:
-            if not finish_early(rt):
-                raise
-            rt.warn("Stopped before the second pass: the result is that of the first, the best so far.")
+    answer = clean(series, 0.05, 0.5)
+    try:
+        answer = clean(answer, 0.5, 0.8)
+        answer = _singly(series, answer, [g for g in groups if _kept(series, answer, g, air) > MUCH], is_rician, rt)
+    except Cancelled:
+        if not finish_early(rt):
+            raise
+        rt.warn("Stopped before the last pass: the result is that of the one before, the best so far.")
     if not is_rician or air is None:
         return np.asarray(answer.cpu().numpy() * np.float32(sigma))
     # In air the exact inverse: there is no weak signal to save.
@@ -142,6 +146,30 @@ def _alike(data: Array, sigma: float, is_rician: bool, scan: Volume, rt: Runtime
     result = rician.back_from_stabilised(plain, sigma, DOUBT)
     result[bare] = rician.back_from_stabilised(plain[bare], sigma)
     return result
+
+
+def _kept(series: torch.Tensor, answer: torch.Tensor, group: list[int], air: torch.Tensor | None) -> float:
+    """Return how much of the noise's variance the frames of a group still hold, 0 to 1, outside of the air."""
+    taken = (series[..., group] - answer[..., group]).square().mean(-1)
+    body = taken if air is None or bool(air.all()) else taken[~air]
+    return 1 - float(body.mean())
+
+
+def _singly(series: torch.Tensor, answer: torch.Tensor, groups: list[list[int]], is_rician: bool, rt: Runtime) -> torch.Tensor:
+    """Clean the frames of these groups one by one, each led by what all frames made of it.
+
+    Frames that differ much, as those of a moving head, help one another little; what looks alike within each does more.
+    """
+    from napari_mri.nets.nonlocal_pca import cleaned
+
+    out = answer.clone()
+    frames = [number for group in groups for number in group]
+    floor = rician.stable_floor() if is_rician else None
+    for n, frame in enumerate(frames):
+        rt.report(0.8 + 0.15 * n / len(frames), "cleaning frames one by one")
+        image, guide = series[..., frame].contiguous(), answer[..., frame].clone()
+        out[..., frame] = cleaned(image, floor, cut=cut_for(rt.device, tuple(image.shape)), guide=guide)
+    return out
 
 
 def _by_net(data: Array, sigma: float, is_rician: bool, scan: Volume, p: Params, rt: Runtime) -> Array:

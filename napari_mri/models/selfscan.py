@@ -157,7 +157,7 @@ def _corrected(even: Array, floor: float | None, p: Params, rt: Runtime) -> Arra
     noisy = torch.from_numpy(even).to(device)
     gen = torch.Generator().manual_seed(rt.seed)
 
-    cut = cut_for(device, even)
+    cut = cut_for(device, even.shape)
 
     def pilot(volume: torch.Tensor, number: int) -> torch.Tensor:
         def tell(share: float) -> None:

@@ -112,7 +112,11 @@ def for_gpu(shape: tuple[int, ...], room: int) -> Cut:
 
 
 def cleaned(
-    image: torch.Tensor, floor: float | None = None, report: Report | None = None, cut: Cut = FOR_CORES
+    image: torch.Tensor,
+    floor: float | None = None,
+    report: Report | None = None,
+    cut: Cut = FOR_CORES,
+    guide: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the volume without noise.
 
@@ -126,6 +130,8 @@ def cleaned(
         Told the progress, 0 to 1, between tiles; may raise to stop.
     cut : Cut
         How large the pieces are; the result is the same to rounding.
+    guide : torch.Tensor, (I, J, K), optional
+        A cleaner image of the same, in place of what stage one would make.
     """
     tell = report or (lambda _: None)
     threads = torch.get_num_threads()
@@ -134,10 +140,12 @@ def cleaned(
         try:
             # One tile a thread is quicker than many threads a tile.
             torch.set_num_threads(1 if on_cpu else threads)
-            soft = blurred(image, 0.6)  # so that cubes are matched by what they show and less by their noise
             air = None if floor is None else mean(image, 5).clamp_(max=floor + 1)
             bare = -math.inf if floor is None else floor + 0.5
-            made = _stage(image, soft, False, air, bare, pool, cut, lambda f: tell(0.4 * f))
+            made = guide
+            if made is None:
+                soft = blurred(image, 0.6)  # so that cubes are matched by what they show and less by their noise
+                made = _stage(image, soft, False, air, bare, pool, cut, lambda f: tell(0.4 * f))
             again = 2 if _brightest(image) < NOISY else 1
             for n in range(again):
                 made = _stage(image, made, True, air, bare, pool, cut, lambda f, n=n: tell(0.4 + 0.45 * (n + f) / again))

@@ -350,3 +350,18 @@ def test_where_the_memory_of_a_gpu_ends_the_processor_goes_on(monkeypatch: pytes
     assert tried == ["cuda", "cpu"]
     assert any("Memory" in warning for warning in rt.warnings)
     assert error(answer, clean) < 0.75 * error(noisy(clean, 60), clean)
+
+
+def restless(count: int = 10) -> Array:
+    """A series that hardly resembles itself: each frame holds spots of its own."""
+    rng = np.random.default_rng(5)
+    spots = np.stack([gaussian_filter(rng.standard_normal(SHAPE), 1.2) for _ in range(count)], -1)
+    return (phantom()[..., None] * (1 + 3 * spots).clip(0.2)).astype(np.float32)
+
+
+def test_frames_that_do_not_help_one_another_are_cleaned_by_themselves_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean = restless()
+    scan = Volume(noisy(clean, 60), Grid.plain(SHAPE))
+    both = run("neighbours", scan, sigma=60.0).result.data
+    monkeypatch.setattr(neighbours, "MUCH", 1.1)
+    assert error(both, clean) < 0.95 * error(run("neighbours", scan, sigma=60.0).result.data, clean)
