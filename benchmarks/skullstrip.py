@@ -74,9 +74,9 @@ def surface_distance(a: Mask, b: Mask, spacing: tuple[float, ...]) -> float:
 
 def synthetic(count: int, seed: int = 77) -> Iterator[Case]:
     """Draw cases from held-out label maps: 1 mm in the plane, slices of 1 to 6 mm along any axis."""
+    from training.head_tasks import HELD_OUT
     from training.paths import CACHE, DATA
     from training.synth import Recipe, load_heads, make_sample
-    from training.train_skullstrip import HELD_OUT
 
     kept = CACHE / f"skullstrip_cases_{seed}"
     kept.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ import torch
 
 ROOM = 8 << 30
 """Bytes that memory shared between processes must have free to be used; else the disk is."""
-AHEAD = 3
+AHEAD = 6
 """Batches each process makes ahead."""
 Batch = tuple[torch.Tensor, ...]
 
@@ -81,7 +81,8 @@ def _read(crowd: list[Any], made: Any, folder: Path, device: str) -> Iterator[tu
                 except queue.Full:
                     continue
 
-    threading.Thread(target=fetch, daemon=True).start()
+    reader = threading.Thread(target=fetch, daemon=True)
+    reader.start()
     kept: list[Batch] = []
     draw = np.random.default_rng(0)
     try:
@@ -97,4 +98,6 @@ def _read(crowd: list[Any], made: Any, folder: Path, device: str) -> Iterator[tu
         ended.set()
         for one in crowd:
             one.terminate()
+            one.join()
+        reader.join(timeout=5)
         shutil.rmtree(folder, ignore_errors=True)

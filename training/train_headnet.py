@@ -12,25 +12,44 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from napari_mri.engine.device import half_is_quick
-from napari_mri.nets.anatomy import NAMES, HeadNet
+from napari_mri.engine.weights import is_there, place
+from napari_mri.models._anatomy import Ask
+from napari_mri.models._headnet import HEADNET, WithArrays
+from napari_mri.nets.anatomy import BEYOND, NAMES, HeadNet
 from napari_mri.nets.unet import fold
-from training import train_anatomy, train_skullstrip
 from training.crowd import Batch, batches
+from training.head_tasks import (
+    HELD_OUT,
+    REACH,
+    UNKNOWN,
+    loss_of_names,
+    loss_of_surfaces,
+    named_in,
+    reach_beyond,
+)
 from training.learner import Learner, write_weights
 from training.paths import CACHE, DATA
 from training.synth import Head, Recipe, draw_grid, load_heads, make_samples
-from training.train_anatomy import UNKNOWN, named_in
-from training.train_skullstrip import HELD_OUT, REACH
 
 STEPS = 16
 """Distances are kept in this many steps a voxel."""
 SPACING = (1.92, 2.16)
 """Voxels, mm: the product looks at 2 mm."""
-SHIPPED = Path(__file__).resolve().parents[1] / "napari_mri" / "weights"
+CARD = {
+    "network": "HeadNet: FoldedUNet's trunk; signed distances in voxels to the inner skull and to the brain, one logit for "
+    "each structure and one for the side, at 2 mm",
+    "data": "SynthSeg's label maps (Apache-2.0, Billot et al. 2023); images synthesised, no scan was seen",
+    "held_out": list(HELD_OUT),
+    "recipe": "training/train_headnet.py",
+    "limits": "Adult-like heads. It leads click-to-segment and the outline of skull-strip, each sharpened by the brightness "
+    "of the scan; it is no segmentation to measure volumes with.",
+    "licence": "BSD-3-Clause",
+}
 
 
 class Examples:
@@ -89,7 +108,8 @@ def changed(batch: Batch, gen: torch.Generator) -> Batch:
 def grown(small: dict[str, torch.Tensor], net: HeadNet) -> dict[str, torch.Tensor]:
     """Return a state of a wider and deeper network that answers as a smaller one does.
 
-    New channels begin at chance but nothing listens to them yet; new blocks add nothing yet.
+    New channels begin at chance but nothing listens to them yet; new blocks add nothing yet. Neither network may have a
+    stem or a `tell` just as wide as what it sees: such a block adds its input.
 
     Parameters
     ----------
@@ -120,8 +140,8 @@ def lesson(net: HeadNet, batch: Batch, parts: torch.Tensor, half: bool) -> torch
         features = net.features(image.float())
         surfaces, names = net.surfaces(features), net.some(features, parts)
     asked = (fold(x[:, None])[:, parts].long() for x in (kinds, sides))
-    named = train_anatomy.loss_of(names.float(), *asked)
-    return named + 2 * train_skullstrip.loss_of(surfaces.float(), far.float() / STEPS, seen)
+    named = loss_of_names(names.float(), *asked)
+    return named + 2 * loss_of_surfaces(surfaces.float(), far.float() / STEPS, seen)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -142,6 +162,9 @@ def main(argv: list[str] | None = None) -> None:
     ask.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     ask.add_argument("--keep", type=float, default=60, help="seconds between checkpoints")
     ask.add_argument("--export", type=Path, default=None, help="folder for the weights")
+    ask.add_argument(
+        "--beyond", type=int, default=0, help="heads to measure how far structures reach on; 0: take the shipped numbers over"
+    )
     ask.add_argument("--stop", action="store_true", help="train no more: measure and export what there is")
     args = ask.parse_args(argv)
     heads = load_heads(args.maps, args.cache)
@@ -154,7 +177,7 @@ def main(argv: list[str] | None = None) -> None:
     if not args.stop:
         _taught(run, stream, args)
     if args.export is not None:
-        _export(run, [h for h in heads if h.name in HELD_OUT], args)
+        _export(run, heads, args)
 
 
 def _learner(args: argparse.Namespace) -> Learner[HeadNet]:
@@ -198,17 +221,42 @@ def _taught(run: Learner[HeadNet], stream: Iterator[tuple[Batch, bool]], args: a
             kept = time.perf_counter()
 
 
-def _export(run: Learner[HeadNet], held: list[Head], args: argparse.Namespace) -> None:
-    facts = {
+def _export(run: Learner[HeadNet], heads: list[Head], args: argparse.Namespace) -> None:
+    """Write the weights and their card; `heads` are what figures come from, none before the end."""
+    facts: dict[str, Any] = {
         "steps": run.step,
         "minutes": round(run.spent / 60, 1),
         "seed": args.seed,
         "batch": args.batch,
         "looks": args.looks,
+        "optimiser": f"Muon, lr {args.rate}, cosine; Adam for vectors; averaged weights",
+        "device": args.device,
     }
-    write_weights(run.average, args.export, "headnet", facts)
-    if held:
-        print(f"{run.step} {validate(run.average, held, 24, args.device)}", flush=True)
+    more = _beyond()
+    if heads:
+        held = [h for h in heads if h.name in HELD_OUT]
+        facts["validation"] = validate(run.average, held, 24, args.device)
+        print(f"{run.step} {facts['validation']}", flush=True)
+        if args.beyond:
+            train = [h for h in heads if h.name not in HELD_OUT]
+            more = {BEYOND: reach_beyond(naming(run.average), train, args.beyond)}
+    write_weights(run.average, args.export, "headnet", CARD | facts, more)
+
+
+def naming(net: HeadNet) -> Ask:
+    """Return what names structures: image (I, J, K) array to logits (N + 1, I, J, K)."""
+    asked = WithArrays(net)
+    return lambda image: asked.named(asked.features(image))
+
+
+def _beyond() -> dict[str, torch.Tensor]:
+    """Return how far structures reach beyond the shipped network's map, if there is one."""
+    from safetensors import safe_open
+
+    if not is_there(HEADNET):
+        return {}
+    with safe_open(place(HEADNET), "pt") as file:
+        return {BEYOND: file.get_tensor(BEYOND)} if BEYOND in file.keys() else {}  # noqa: SIM118
 
 
 @torch.no_grad()

@@ -7,7 +7,17 @@ from napari_mri.core.errors import WeightsProblem
 from napari_mri.engine import weights
 from napari_mri.engine.runtime import LocalRuntime
 from napari_mri.models import _headnet
-from napari_mri.models._headnet import HEADNET, Look, OnDevice, WithArrays, by_numpy, by_torch, looks_at, names_of, naming
+from napari_mri.models._headnet import (
+    HEADNET,
+    Look,
+    OnDevice,
+    WithArrays,
+    by_numpy,
+    by_torch,
+    looks_at,
+    names_of,
+    naming,
+)
 
 torch = pytest.importorskip("torch")
 from napari_mri.nets.anatomy import NAMES, HeadNet  # noqa: E402

@@ -36,7 +36,7 @@ def toy_head(spacing: tuple[float, float, float] = (2.0, 2.0, 2.0), seed: int = 
     out[np.sqrt((x / 75) ** 2 + (y / 93) ** 2 + (z / 75) ** 2) < 1] = 60
     out[r < 1] = 150
     out[r < 0.95] = 450
-    out[r < 0.75 + 0.05 * np.sin(x / 6) * np.sin(y / 7)] = 600
+    out[r < 0.86 + 0.07 * np.sin(x / 6) * np.sin(y / 7)] = 600  # a thick cortex would pass for bone
     out += np.random.default_rng(seed).normal(0, 12, shape)
     return Volume(np.clip(out, 0, None).astype(np.int16), Grid.plain(shape, spacing)), r < 1
 

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from training.synth import Head, Recipe, build_head, degrade, make_sample, normalise, paint  # noqa: E402
+from training.synth import Head, Recipe, build_head, degrade, make_sample, make_samples, normalise, paint  # noqa: E402
 from training.synth.degrade import along, crop_field, ghost, sampling, wrap  # noqa: E402
 from training.synth.geometry import Pose, place, sample_pose  # noqa: E402
 from training.synth.heads import brain_masks  # noqa: E402
@@ -71,6 +71,14 @@ def test_same_seed_same_sample_other_seed_another(head: Head) -> None:
     assert torch.equal(one.image, two.image)
     assert torch.equal(one.distance, two.distance)
     assert one.image.shape != three.image.shape or not torch.equal(one.image, three.image)
+
+
+def test_the_first_of_several_looks_is_the_sample_of_its_seed_and_all_stand_alike(head: Head) -> None:
+    one, (first, second) = make_sample(head, SMALL, 5), make_samples(head, SMALL, 5, 2)
+    for name in ("image", "distance", "labels", "seen"):
+        assert torch.equal(getattr(one, name), getattr(first, name))
+    assert torch.equal(first.labels, second.labels)
+    assert not torch.equal(first.image, second.image)
 
 
 @settings(max_examples=12, deadline=None)

@@ -1,4 +1,4 @@
-"""The network that knows anatomy: its targets, and the part of the answer it is asked for."""
+"""What the network of heads is asked for: structures, sides and distances, and how far structures reach."""
 
 import os
 from pathlib import Path
@@ -6,26 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
+pytest.importorskip("edt")
 torch = pytest.importorskip("torch")
-from napari_mri.nets.anatomy import NAMES, PAIRED, Anatomy  # noqa: E402
-from napari_mri.nets.unet import fold  # noqa: E402
-from training import train_anatomy as trainer  # noqa: E402
-from training.synth import Head, Recipe, build_head  # noqa: E402
-from training.train_anatomy import UNKNOWN, asked, loss_of, tables  # noqa: E402
+from napari_mri.nets.anatomy import NAMES, PAIRED  # noqa: E402
+from training import head_tasks  # noqa: E402
+from training.head_tasks import REACH, UNKNOWN, loss_of_names, loss_of_surfaces, named_in, tables  # noqa: E402
+from training.synth import Head, Recipe, build_head, make_sample  # noqa: E402
 
 MAPS = Path(os.environ.get("NAPARI_MRI_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
-
-
-def test_some_voxels_of_each_block_are_answered_as_in_the_whole():
-    torch.manual_seed(3)
-    net = Anatomy().eval()
-    x = torch.randn(1, 1, 32, 16, 16)
-    with torch.no_grad():
-        whole = fold(net(x)).reshape(1, len(NAMES) + 1, 8, 16, 8, 8)
-        parts = torch.tensor([5, 2])
-        some = net.some(x, parts)
-    assert some.shape == (1, len(NAMES) + 1, 2, 16, 8, 8)
-    assert torch.allclose(some, whole[:, :, parts], atol=1e-5)
 
 
 def test_the_loss_falls_when_the_answer_is_right():
@@ -35,13 +23,13 @@ def test_the_loss_falls_when_the_answer_is_right():
     right.scatter_(1, kinds[:, None], 8.0)
     right[:, -1] = (sides * 2 - 1) * 8.0
     wrong = right.roll(1, 1)
-    assert float(loss_of(right, kinds, sides)) < 0.5 < float(loss_of(wrong, kinds, sides))
+    assert float(loss_of_names(right, kinds, sides)) < 0.5 < float(loss_of_names(wrong, kinds, sides))
     # What is not asked for changes nothing.
     hidden, other = kinds.clone(), right.clone()
     hidden[..., :3] = UNKNOWN
     other[..., :3] = 5.0
     unasked = torch.where(hidden == UNKNOWN, UNKNOWN, sides)
-    assert torch.allclose(loss_of(right, hidden, unasked), loss_of(other, hidden, unasked))
+    assert torch.allclose(loss_of_names(right, hidden, unasked), loss_of_names(other, hidden, unasked))
 
 
 def test_every_map_names_the_same_structures_and_a_mirrored_head_keeps_its_sides():
@@ -60,7 +48,7 @@ def test_every_map_names_the_same_structures_and_a_mirrored_head_keeps_its_sides
     assert all(int(sides[n]) in (0, 1) for n in range(len(head.base)) if int(kinds[n]) in PAIRED)
     mirrored = 0
     for seed in range(8):
-        _, found, side = asked(head, Recipe(spacing=(4.0, 4.0), stripped=0, cropped=0), seed, None)
+        found, side = named_in(make_sample(head, Recipe(spacing=(4.0, 4.0), stripped=0, cropped=0), seed), head)
         cortex = found == 2
         if cortex.sum() < 500:
             continue
@@ -70,12 +58,38 @@ def test_every_map_names_the_same_structures_and_a_mirrored_head_keeps_its_sides
     assert mirrored in (0, 8)
 
 
+def _pair():
+    i, j, k = torch.meshgrid(*[torch.arange(24.0)] * 3, indexing="ij")
+    near = ((i - 12) ** 2 + (j - 12) ** 2 + (k - 12) ** 2).sqrt() - 7
+    target = torch.stack([near, near + 1])[None].clamp(-REACH, REACH)
+    return target, torch.ones(1, 1, 24, 24, 24, dtype=torch.bool)
+
+
+def test_loss_is_least_at_the_truth_and_grows_with_the_error():
+    target, seen = _pair()
+    right = float(loss_of_surfaces(target, target, seen))
+    assert right < 0.02
+    for shift in (0.5, 1.0, -1.0):
+        assert float(loss_of_surfaces(target + shift, target, seen)) > right + 0.1
+
+
+def test_loss_does_not_mind_far_distances_nor_what_was_not_seen():
+    target, seen = _pair()
+    beyond = torch.where(target >= REACH, target + 5, target)
+    assert float(loss_of_surfaces(beyond, target, seen)) == pytest.approx(float(loss_of_surfaces(target, target, seen)), abs=1e-4)
+    seen[..., :12] = False
+    wrong = target.clone()
+    wrong[..., :12] = 0
+    hidden = float(loss_of_surfaces(wrong, target, seen))
+    assert hidden < 0.25 * float(loss_of_surfaces(wrong, target, torch.ones_like(seen)))
+
+
 @pytest.mark.parametrize("short", [0.0, 3.0])
 def test_how_far_structures_reach_beyond_their_map_is_measured(monkeypatch, short):
     import numpy as np
 
     thalamus, caudate = NAMES.index("thalamus"), NAMES.index("caudate")
-    right = trainer.SAME + 1
+    right = head_tasks.SAME + 1
     head = SimpleNamespace(base=(*range(right), thalamus), inside=(False, *[True] * right))
     labels = torch.zeros(40, 40, 40, dtype=torch.uint8)
     labels[5:15, 10:22, 8:19] = thalamus
@@ -83,7 +97,7 @@ def test_how_far_structures_reach_beyond_their_map_is_measured(monkeypatch, shor
     labels[16:23, 30:38, 30:38] = caudate  # which the map does not find
     pose = SimpleNamespace(matrix=torch.eye(3))
     sample = SimpleNamespace(labels=labels, image=torch.rand(labels.shape), pose=pose)
-    monkeypatch.setattr(trainer, "make_sample", lambda *_: sample)
+    monkeypatch.setattr(head_tasks, "make_sample", lambda *_: sample)
 
     def anatomy_of(scan, ask, key):
         meanings = {(thalamus, 0): labels != caudate, (thalamus, -1): labels == thalamus, (thalamus, 1): labels == right}
@@ -95,8 +109,8 @@ def test_how_far_structures_reach_beyond_their_map_is_measured(monkeypatch, shor
             ends[meaning] = np.array([low + short, high - short])
         return SimpleNamespace(grid=scan.grid, ends=ends, shown=lambda m: shown[m].astype(float))
 
-    monkeypatch.setattr(trainer, "anatomy_of", anatomy_of)
-    table = trainer.reach_beyond(Anatomy(), [head], 10, "cpu")
+    monkeypatch.setattr(head_tasks, "anatomy_of", anatomy_of)
+    table = head_tasks.reach_beyond(lambda image: image, [head], 10)
     assert table.shape == (len(NAMES) + 1, 2, 2)
     # Drawn to nothing a little: ten cases of six faces, one side or both.
     assert float(table[thalamus, 1, 0]) == pytest.approx(short * 60 / 66, abs=1e-4)
