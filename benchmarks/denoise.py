@@ -3,8 +3,7 @@
 Crops of the phantom, of held-back synthetic heads and of real clean scans get Rician noise of known strength; each
 method is given the true sigma, and is judged against the noise-free image inside the head. BM4D (installed for the
 benchmark only) works in the variance-stabilised scale and comes back by the exact inverse, as its authors do.
-A diffusion phantom (30 directions, two shells) and real series with noise added judge the methods for series, with the
-error of fractional anisotropy.
+Series are `benchmarks.denoise_series`' part, time on a whole head is `benchmarks.denoise_whole`'s.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mri import phantom, registry
-from napari_mri.core.errors import MriError
 from napari_mri.core.grid import Grid
-from napari_mri.core.volume import Frames, Volume
+from napari_mri.core.volume import Volume
 from napari_mri.engine.runtime import LocalRuntime
 from napari_mri.measure import rician
 
@@ -161,157 +158,6 @@ def volumes(
     return rows
 
 
-def diffusion_phantom(side: int, seed: int = 0) -> tuple[Array, Frames, NDArray[np.bool_]]:
-    """Noise-free diffusion series from the phantom's labels: 4 b0 and 30 directions at b = 1000 and 2000.
-
-    Returns
-    -------
-    series : ndarray, (I, J, K, 64)
-    frames : Frames
-    white : ndarray of bool
-        White matter, where anisotropy is judged.
-    """
-    full = phantom.default_grid(2.0)
-    low = (np.asarray(full.shape) - side) // 2 + np.array([0, 0, 8])
-    grid = full.cropped(low, low + np.array([side, side, min(side, 20)]))
-    scan, labels = phantom.head(grid, "T2", noise=0.0, bias=0.1)
-    names = {v: k for k, v in labels.names.items()}
-    white = np.isin(labels.data, [names[n] for n in names if "white" in n.lower() or "callosum" in n.lower()])
-    fluid = np.isin(
-        labels.data, [names[n] for n in names if "vent" in n.lower() or "fluid" in n.lower() or "csf" in n.lower()]
-    )
-    rng = np.random.default_rng(seed)
-    x = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in grid.shape], indexing="ij"), -1)
-    fibre = np.stack([np.sin(2.5 * x[..., 1] + 1), np.cos(2 * x[..., 0]), np.sin(2 * x[..., 2] + x[..., 0])], -1)
-    fibre /= np.linalg.norm(fibre, axis=-1, keepdims=True)
-    along, across = np.full(grid.shape, 0.9e-3), np.full(grid.shape, 0.75e-3)
-    along[white], across[white] = 1.6e-3, 0.35e-3
-    along[fluid] = across[fluid] = 3.0e-3
-    vectors = rng.standard_normal((60, 3))
-    for _ in range(200):  # spread directions by mutual repulsion, shell by shell
-        for shell in (vectors[:30], vectors[30:]):
-            shell /= np.linalg.norm(shell, axis=1, keepdims=True)
-            both = np.concatenate([shell, -shell])
-            gap = shell[:, None] - both[None]
-            shell += 0.02 * (gap / (np.linalg.norm(gap, axis=-1, keepdims=True) ** 3 + 1e-3)).sum(1)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    bvals = [0.0] * 4 + [1000.0] * 30 + [2000.0] * 30
-    bvecs = np.concatenate([np.zeros((4, 3)), vectors])
-    base = np.asarray(scan.data, np.float32)
-    series = np.stack(
-        [base * np.exp(-b * (across + (along - across) * (fibre @ v) ** 2)) for b, v in zip(bvals, bvecs, strict=True)],
-        -1,
-    )
-    frames = Frames("diffusion", bvals=tuple(bvals), bvecs=tuple((float(a), float(b), float(c)) for a, b, c in bvecs))
-    return series.astype(np.float32), frames, white
-
-
-def anisotropy(series: Array, frames: Frames | None, mask: NDArray[np.bool_]) -> Array:
-    """Fractional anisotropy inside a mask by a weighted tensor fit (dipy)."""
-    from dipy.core.gradients import gradient_table
-    from dipy.reconst.dti import TensorModel
-
-    assert frames is not None
-    table = gradient_table(np.asarray(frames.bvals), bvecs=np.asarray(frames.bvecs))
-    return np.asarray(TensorModel(table).fit(np.maximum(series[mask], 1e-3)).fa)
-
-
-@dataclass(frozen=True)
-class SeriesCase:
-    """A series taken for noise-free.
-
-    Parameters
-    ----------
-    name : str
-    clean : ndarray, (I, J, K, C)
-    spacing : tuple of float, mm
-    frames : Frames, optional
-    judged : ndarray of bool, (I, J, K), optional
-        Where the error of fractional anisotropy is taken.
-    """
-
-    name: str
-    clean: Array
-    spacing: tuple[float, float, float]
-    frames: Frames | None = None
-    judged: NDArray[np.bool_] | None = None
-
-
-def series_cases(kinds: tuple[str, ...], side: int, seed: int) -> list[SeriesCase]:
-    """Make the diffusion phantom, and take the real series of the data folder: six directions in a spinal cord, ten time points."""
-    made = []
-    if "phantom" in kinds:
-        clean, frames, white = diffusion_phantom(side, seed)
-        made.append(SeriesCase(f"phantom, seed {seed}", clean, (2.0, 2.0, 2.0), frames, white))
-    if "real" in kinds:
-        from napari_mri.io.files import load
-
-        folder = data_folder()
-        cord, points = folder / "spine_and_4d" / "dmri_dmri.nii.gz", folder / "dicom_ge_fmri_classic"
-        if cord.exists():
-            scan = load(cord)
-            bvals = np.loadtxt(cord.with_name("dmri_bvals.txt")).ravel()
-            bvecs = np.loadtxt(cord.with_name("dmri_bvecs.txt")).reshape(-1, 3)
-            frames = Frames(
-                "diffusion",
-                bvals=tuple(map(float, bvals)),
-                bvecs=tuple((float(a), float(b), float(c)) for a, b, c in bvecs),
-            )
-            data = np.asarray(scan.data, np.float32)
-            made.append(
-                SeriesCase(
-                    "cord, 6 directions",
-                    data,
-                    scan.grid.spacing,
-                    frames,
-                    data.min(-1) > 0.2 * np.percentile(data[..., 0], 90),
-                )
-            )
-        if points.exists():
-            scan = load(points)
-            made.append(SeriesCase("functional, 10 time points", np.asarray(scan.data, np.float32), scan.grid.spacing))
-    return made
-
-
-def one_series(case: SeriesCase, names: tuple[str, ...], level: float, seed: int) -> list[dict[str, Any]]:
-    """Run the methods for series on one case."""
-    clean, frames = case.clean, case.frames
-    bright = float(np.percentile(clean[..., 0], 90))
-    noisy = rician.noise_of(np.random.default_rng(3 + seed), clean, level * bright)
-    scan = Volume(noisy, Grid.plain(clean.shape[:3], case.spacing), frames=frames)
-    mask = np.broadcast_to((clean[..., 0] > 0.1 * bright)[..., None], clean.shape)
-    judged = frames is not None and case.judged is not None
-    truth = anisotropy(clean, frames, case.judged) if judged else None
-    rows = []
-    answers: dict[str, tuple[Array, float]] = {"noisy": (noisy, 0.0)}
-    for name in names:
-        model = registry.find("denoise", name.split(":")[0])
-        assert model.run is not None
-        given: dict[str, Any] = {"sigma": level * bright} if any(k.name == "sigma" for k in model.knobs) else {}
-        if ":" in name:
-            given["way"] = name.split(":")[1]
-        began = time.process_time()
-        try:
-            answer = np.asarray(model.run(scan, model.settings(given), LocalRuntime("cpu")).data)
-        except (MriError, ValueError) as error:
-            print(name, "cannot:", error, flush=True)
-            continue
-        answers[name] = answer, time.process_time() - began
-    for name, (answer, took) in answers.items():
-        row: dict[str, Any] = {
-            "case": case.name,
-            "percent": round(100 * level),
-            "method": name,
-            "psnr": round(psnr(answer, clean, mask), 2),
-        }
-        if truth is not None:
-            row["fa_error"] = round(float(np.abs(anisotropy(answer, frames, case.judged) - truth).mean()), 4)
-        row["s"] = round(took, 1)
-        print(json.dumps(row), flush=True)
-        rows.append(row)
-    return rows
-
-
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean PSNR of each method, and each method's mean and worst difference to BM4D, by kind of case."""
     out: dict[str, Any] = {}
@@ -365,12 +211,10 @@ def main(argv: list[str] | None = None) -> None:
     rows = volumes(methods, cases, tuple(args.levels))
     found = {"volumes": rows, "summary": summary(rows)}
     if args.series:
-        found["series"] = [
-            row
-            for case in series_cases(tuple(args.series_cases), args.series_side, args.series_seed)
-            for level in args.series_levels
-            for row in one_series(case, tuple(args.series), level, args.series_seed)
-        ]
+        from benchmarks import denoise_series
+
+        wish = denoise_series.Wish(tuple(args.series), tuple(args.series_levels), args.series_side, args.series_seed)
+        found |= denoise_series.measured(wish, tuple(args.series_cases))
     if args.whole:
         from benchmarks.denoise_whole import beside_bm4d, on_device
 
