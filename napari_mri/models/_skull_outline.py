@@ -11,6 +11,7 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.model import Runtime
 from napari_mri.core.volume import Volume
 from napari_mri.engine import fit
+from napari_mri.models._anatomy import INNER
 from napari_mri.models._click3d_rounds import extent
 from napari_mri.models._skull_parts import (
     BAND_MM,
@@ -29,7 +30,7 @@ from napari_mri.models._skull_parts import (
     tell,
     tell_dropped,
 )
-from napari_mri.models._tones import nearest, probable, sharpened
+from napari_mri.models._tones import nearest, probable, tones_of
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -104,14 +105,21 @@ def home(near: Array, grid: Grid, scan: Grid, border: float) -> tuple[Array, NDA
     if not close[0].size:
         return distance, np.zeros(scan.shape, dtype=np.uint8)
     ends = np.array([[axis.min() - 1, axis.max() + 1] for axis in close], dtype=float)
+    box, part = covered(grid, ends, scan)
+    fine = fit.resampled(np.clip(near, -REACH_MM, REACH_MM), grid, part)
+    distance[box] = fine
+    mask = np.zeros(scan.shape, dtype=np.uint8)
+    mask[box] = fine < border
+    return distance, mask
+
+
+def covered(grid: Grid, ends: NDArray[np.float64], scan: Grid) -> tuple[tuple[slice, ...], Grid]:
+    """Return the box of a scan that holds voxels `ends` (3, 2), the first and the last, of another grid; and its grid."""
     corners = np.stack(np.meshgrid(*ends, indexing="ij"), axis=-1).reshape(-1, 3)
     places = scan.to_voxels(grid.to_patient(corners))
     low = np.clip(np.floor(places.min(0)), 0, np.asarray(scan.shape) - 1).astype(int)
     high = np.clip(np.ceil(places.max(0)) + 1, low + 1, scan.shape).astype(int)
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    fine = fit.resampled(np.clip(near, -REACH_MM, REACH_MM), grid, scan.cropped(low, high))
-    distance[box] = fine
-    return distance, (distance < border).astype(np.uint8)
+    return tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True)), scan.cropped(low, high)
 
 
 def around(near: Array) -> tuple[slice, ...]:
@@ -141,17 +149,19 @@ def moved(distance: Array, looked: Looked, scan: Volume, scale: fit.Scale) -> Ar
     # What is named says what may stand there, the distance on which side of the outline.
     brain = 1 / (1 + np.exp(np.clip(near / UNSURE_MM, -30, 30)))
     maps += np.float32(LEAST)
-    own = inner_structures()
-    inner_skull = own[: len(maps)]
-    for part, share in ((inner_skull, brain), (~inner_skull, 1 - brain)):
-        maps[part] *= share / maps[part].sum(axis=0)
-    _, tones = sharpened(maps, small, STEP_MM)
+    first, last = INNER.start, INNER.stop
+    inner, outer = maps[first:last].sum(axis=0), maps[:first].sum(axis=0) + maps[last:].sum(axis=0)
+    maps[first:last] *= brain / inner
+    maps[:first] *= (1 - brain) / outer
+    maps[last:] *= (1 - brain) / outer
+    tones = tones_of(maps, small, STEP_MM)
     if tones is None:
         return distance
     band = np.abs(distance) < BAND_MM
     span = extent(band)
     if span is None:
         return distance
+    own = inner_structures()
     box = tuple(slice(a, b + 1) for a, b in zip(*span, strict=True))
     spots = np.nonzero(band[box])
     at = nearest(scan.grid.cropped(span[0], span[1] + 1), spots, grid)

@@ -141,6 +141,25 @@ def sharpened(maps: Array, image: Array, spacing: float) -> tuple[NDArray[np.uin
     Tones or None
         None where there is nothing but air.
     """
+    found = _fitted(maps, image, spacing)
+    if found is None:
+        return np.rint(maps * 255).astype(np.uint8), None
+    tones, there, sure = found
+    names = np.zeros((len(maps), image.size), dtype=np.uint8)
+    names[0] = 255
+    names[0, there] = 0
+    names[tones.which.reshape(len(sure), -1)[:, there], there] = np.rint(sure * 255)
+    return names.reshape(maps.shape), tones
+
+
+def tones_of(maps: Array, image: Array, spacing: float) -> Tones | None:
+    """Return what `sharpened` does but for the sharper map."""
+    found = _fitted(maps, image, spacing)
+    return None if found is None else found[0]
+
+
+def _fitted(maps: Array, image: Array, spacing: float) -> tuple[Tones, NDArray[np.intp], Array] | None:
+    """Return what structures look like, the flat voxels that are not air, (V,), and how likely each is there, (M, V)."""
     count, shape = len(maps), image.shape
     flat = maps.reshape(count, -1)
     totals = flat.sum(axis=1, dtype=np.float64) + 200
@@ -149,7 +168,7 @@ def sharpened(maps: Array, image: Array, spacing: float) -> tuple[NDArray[np.uin
     low = float(image.min())
     high = float(np.quantile(values[:: max(1, values.size // 200_000)], 0.999)) if values.size else low
     if not high > low:
-        return np.rint(maps * 255).astype(np.uint8), None
+        return None
     which, share = _likeliest(flat[:, there] * ((totals / totals.sum()) ** RARE).astype(np.float32)[:, None])
     shade = np.zeros(shape, dtype=np.float32)
     sure = share
@@ -161,17 +180,12 @@ def sharpened(maps: Array, image: Array, spacing: float) -> tuple[NDArray[np.uin
         sure = _sure(share, cell, upper, looks)
         if not last:
             shade = _shading(which, sure, looks, values, there, shape, low, high, spacing)
-    names = np.zeros((count, int(np.prod(shape))), dtype=np.uint8)
-    names[0] = 255
-    names[0, there] = 0
-    names[which, there] = np.rint(sure * 255)
-    full_which = np.zeros((len(which), names.shape[1]), dtype=np.uint8)
+    full_which = np.zeros((len(which), flat.shape[1]), dtype=np.uint8)
     full_share = np.zeros(full_which.shape, dtype=np.float16)
     full_share[0] = 1
     full_which[:, there], full_share[:, there] = which, share
     shape_of = (-1, *shape)
-    tones = Tones(full_which.reshape(shape_of), full_share.reshape(shape_of), looks, low, high, shade)
-    return names.reshape(shape_of), tones
+    return Tones(full_which.reshape(shape_of), full_share.reshape(shape_of), looks, low, high, shade), there, sure
 
 
 def _cells(which: NDArray[np.uint8], place: Array) -> tuple[NDArray[np.int32], Array]:

@@ -16,7 +16,7 @@ from napari_mri.engine import fit
 from napari_mri.engine.tiles import memory_ended
 from napari_mri.models._headnet import HEADNET, looks_at, names_of, network
 from napari_mri.models._skull_device import on_device
-from napari_mri.models._skull_outline import around, home, in_mm, judge, kept, moved, one_piece
+from napari_mri.models._skull_outline import around, covered, home, in_mm, judge, kept, moved, one_piece
 from napari_mri.models._skull_parts import STEP_MM, Looked, Params
 
 CARD = Card(
@@ -73,10 +73,13 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Labels:
     if p.csf and p.tones and mask.any():
         rt.report(0.75, "looking at the brightness of tissues")
         box = around(near)
-        part = grid.cropped([span.start for span in box], [span.stop for span in box])
-        looked = Looked(near[box], small[box], names_of(looks, box), part)
+        ends = np.array([(span.start, span.stop) for span in box])
+        looked = Looked(near[box], small[box], names_of(looks, box), grid.cropped(ends[:, 0], ends[:, 1]))
         del looks
-        distance, mask = kept(moved(distance, looked, scan, scale), scan.grid, grid, p.border)
+        # All of it within the part of the scan that this box covers: beyond, nothing is near to the outline.
+        there, part = covered(grid, ends - (0.0, 1.0), scan.grid)
+        edge = moved(distance[there], looked, Volume(scan.data[there], part), scale)
+        distance[there], mask[there] = kept(edge, part, looked.grid, p.border)
     rt.offer("distance", scan.with_data(distance))
     if p.variants > 1:
         rt.offer("uncertainty", scan.with_data(fit.resampled(spread, grid, scan.grid)))

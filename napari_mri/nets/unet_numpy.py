@@ -50,8 +50,17 @@ class HeadNet:
 
     def named(self, features: Array, part: Part = (slice(None),) * 3) -> Array:
         """Return logits (structures + 1, I, J, K) of some blocks: the names, and right (above 0) or left."""
-        kernel = self.state["names.weight"][:, :, 0, 0, 0]
-        return unfold(self._block("tell", features)[part] @ kernel.T + self.state["names.bias"])
+        x = self._block("tell", features)[part]
+        i, j, k, wide = x.shape
+        flat = x.reshape(-1, wide).T
+        kernel, bias = (self.state[f"names.{name}"].reshape(-1, 8, n) for name, n in (("weight", wide), ("bias", 1)))
+        out = np.empty((len(kernel), i, 2, j, 2, k, 2), dtype=np.float32)
+        # One of the eight voxels of each block after the other: all at once would be turned around in memory after.
+        for n, (a, b, c) in enumerate(np.ndindex(2, 2, 2)):
+            answer = kernel[:, n] @ flat
+            answer += bias[:, n]
+            out[:, :, a, :, b, :, c] = answer.reshape(-1, i, j, k)
+        return out.reshape(-1, 2 * i, 2 * j, 2 * k)
 
     def features(self, image: Array) -> Array:
         """(I, J, K) to (I / 2, J / 2, K / 2, width)."""
