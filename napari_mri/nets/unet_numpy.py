@@ -1,7 +1,7 @@
 """`HeadNet` run by numpy alone, for processors: importing torch takes longer than stripping a head.
 
 A convolution is nine matrix products with the image shifted in memory, block by block so that all of it stays near
-the processor; numpy hands them to BLAS, which uses every core.
+the processor; numpy hands them to BLAS, several threads at a time.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mri.nets.blas import each, own_threads
+
 Array = NDArray[np.float32]
 
-ROWS = 512
-"""Voxels per matrix product."""
+ROWS, TURN = 512, 8192
+"""Voxels per matrix product, and voxels a thread takes at a time."""
 
 
 Part = tuple[slice, ...]
@@ -56,10 +58,14 @@ class HeadNet:
         kernel, bias = (self.state[f"names.{name}"].reshape(-1, 8, n) for name, n in (("weight", wide), ("bias", 1)))
         out = np.empty((len(kernel), i, 2, j, 2, k, 2), dtype=np.float32)
         # One of the eight voxels of each block after the other: all at once would be turned around in memory after.
-        for n, (a, b, c) in enumerate(np.ndindex(2, 2, 2)):
+        def name(n: int) -> None:
+            a, b, c = np.unravel_index(n, (2, 2, 2))
             answer = kernel[:, n] @ flat
             answer += bias[:, n]
             out[:, :, a, :, b, :, c] = answer.reshape(-1, i, j, k)
+
+        with own_threads() as threads:
+            each(name, range(8), threads)
         return out.reshape(-1, 2 * i, 2 * j, 2 * k)
 
     def features(self, image: Array) -> Array:
@@ -74,7 +80,8 @@ class HeadNet:
                 x = self._block(f"shrink.{level}", x, stride=2)
         for level in reversed(range(len(self.depths) - 1)):
             kernel, bias = self.state[f"widen.{level}.weight"], self.state[f"widen.{level}.bias"]
-            x = x @ kernel[:, :, 0, 0, 0].T + bias
+            with own_threads():
+                x = x @ kernel[:, :, 0, 0, 0].T + bias
             x = self._block(f"up.{level}", doubled(x) + skips[level])
         return x
 
@@ -151,15 +158,21 @@ def convolved(x: Array, kernel: Array) -> Array:
     shifts = [(a - 1) * slab + (b - 1) * row for a in range(3) for b in range(3)]
     parts = [np.ascontiguousarray(kernel[:, :, a, b].transpose(2, 1, 0).reshape(3 * ins, outs)) for a in range(3) for b in range(3)]
     out = np.empty((len(flat), outs), dtype=np.float32)
-    more = np.empty((ROWS, outs), dtype=np.float32)
     first, last = slab + row + 1, len(flat) - slab - row - 1
-    for start in range(first, last, ROWS):
-        stop = min(start + ROWS, last)
-        here, extra = out[start:stop], more[: stop - start]
-        np.matmul(wide[start + shifts[0] : stop + shifts[0]], parts[0], out=here)
-        for shift, part in zip(shifts[1:], parts[1:], strict=True):
-            np.matmul(wide[start + shift : stop + shift], part, out=extra)
-            here += extra
+
+    def take(begin: int) -> None:
+        more = np.empty((ROWS, outs), dtype=np.float32)
+        end = min(begin + TURN, last)
+        for start in range(begin, end, ROWS):
+            stop = min(start + ROWS, end)
+            here, extra = out[start:stop], more[: stop - start]
+            np.matmul(wide[start + shifts[0] : stop + shifts[0]], parts[0], out=here)
+            for shift, part in zip(shifts[1:], parts[1:], strict=True):
+                np.matmul(wide[start + shift : stop + shift], part, out=extra)
+                here += extra
+
+    with own_threads() as threads:
+        each(take, range(first, last, TURN), threads)
     return out.reshape(i + 2, j + 2, k + 2, outs)[1:-1, 1:-1, 1:-1]
 
 
@@ -170,9 +183,10 @@ def halved(x: Array, kernel: Array) -> Array:
     padded = np.zeros((2 * i + 1, 2 * j + 1, 2 * k + 1, ins), dtype=np.float32)
     padded[1:, 1:, 1:] = x
     out = np.zeros((i * j * k, outs), dtype=np.float32)
-    for a, b, c in np.ndindex(3, 3, 3):
-        seen = padded[a : a + 2 * i : 2, b : b + 2 * j : 2, c : c + 2 * k : 2].reshape(-1, ins)
-        out += seen @ np.ascontiguousarray(kernel[:, :, a, b, c].T)
+    with own_threads():
+        for a, b, c in np.ndindex(3, 3, 3):
+            seen = padded[a : a + 2 * i : 2, b : b + 2 * j : 2, c : c + 2 * k : 2].reshape(-1, ins)
+            out += seen @ np.ascontiguousarray(kernel[:, :, a, b, c].T)
     return out.reshape(i, j, k, outs)
 
 
