@@ -66,7 +66,7 @@ class Params:
     level: float = knob(0.5, "How sure the network must be; lower gives larger masks.", low=0.05, high=0.95)
     pieces: bool = knob(False, "Keep pieces that no click lies in.")
     anatomy: bool = knob(
-        True, "Take the first click on a head for the structure it lies in, as a second network names it."
+        True, "Take the first click on a head for the structure it lies in, as the network of heads names it."
     )
 
 
