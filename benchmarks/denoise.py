@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,18 +59,28 @@ def brightness(clean: Array) -> float:
     return float(np.percentile(clean[clean > 0.05 * clean.max()], 90))
 
 
-def phantom_cases(side: int) -> list[tuple[str, Array]]:
+class Case(NamedTuple):
+    """A noise-free crop, (I, J, K), and where its cerebrospinal fluid is, if that is known."""
+
+    name: str
+    clean: Array
+    fluid: NDArray[np.bool_] | None = None
+
+
+def phantom_cases(side: int) -> list[Case]:
     """Noise-free crops of the phantom in three contrasts."""
     full = phantom.default_grid()
     low = (np.asarray(full.shape) - side) // 2 + np.array([14, 0, 10])
     grid = full.cropped(low, low + side)
-    return [
-        (f"phantom {c}", np.asarray(phantom.head(grid, c, noise=0.0)[0].data, np.float32))
-        for c in ("T1", "T2", "FLAIR")
-    ]
+    made = []
+    for contrast in ("T1", "T2", "FLAIR"):
+        scan, labels = phantom.head(grid, contrast, noise=0.0)
+        wet = [number for number, name in labels.names.items() if name in ("cerebrospinal fluid", "ventricles")]
+        made.append(Case(f"phantom {contrast}", np.asarray(scan.data, np.float32), np.isin(labels.data, wet)))
+    return made
 
 
-def held_back_cases(side: int) -> list[tuple[str, Array]]:
+def held_back_cases(side: int) -> list[Case]:
     """Noise-free crops of painted heads whose label maps were never painted for training."""
     from training.clean_images import clean_volume
     from training.paths import CACHE, DATA
@@ -78,18 +88,18 @@ def held_back_cases(side: int) -> list[tuple[str, Array]]:
     from training.train_denoise import HELD_OUT
 
     heads = load_heads(DATA, CACHE, HELD_OUT)
-    made: list[tuple[str, Array]] = []
+    made: list[Case] = []
     seed = 0
     while len(made) < 3:
         volume = clean_volume(heads, 99_000 + seed).numpy() * 1000
         seed += 1
         piece = crop(volume, side)
         if min(piece.shape) >= min(side, 40) and float((piece > 50).mean()) > 0.6:
-            made.append((f"held-back {len(made)}", piece.astype(np.float32)))
+            made.append(Case(f"held-back {len(made)}", piece.astype(np.float32)))
     return made
 
 
-def real_cases(side: int) -> list[tuple[str, Array]]:
+def real_cases(side: int) -> list[Case]:
     """Crops of real scans with little noise of their own."""
     from napari_mri.io.files import load
 
@@ -100,7 +110,7 @@ def real_cases(side: int) -> list[tuple[str, Array]]:
         "MS T2": folder / "head_ms_multicontrast" / "patient01" / "T2W.nii.gz",
         "MS FLAIR": folder / "head_ms_multicontrast" / "patient01" / "FLAIR.nii.gz",
     }
-    return [(name, crop(np.asarray(load(f).data, np.float32), side)) for name, f in files.items() if f.exists()]
+    return [Case(name, crop(np.asarray(load(f).data, np.float32), side)) for name, f in files.items() if f.exists()]
 
 
 def bm4d(noisy: Array, sigma: float) -> Array:
@@ -124,13 +134,13 @@ def of_model(name: str, **options: Any) -> Callable[[Array, float], Array]:
 
 
 def volumes(
-    methods: dict[str, Callable[[Array, float], Array]], cases: list[tuple[str, Array]], levels: tuple[float, ...]
+    methods: dict[str, Callable[[Array, float], Array]], cases: list[Case], levels: tuple[float, ...]
 ) -> list[dict[str, Any]]:
     """Every method on every case at every level."""
     rows = []
     for apply in methods.values():  # imports and first calls are not what is timed
         apply(rician.noise_of(np.random.default_rng(1), np.full((16, 16, 16), 100.0), 5.0), 5.0)
-    for name, clean in cases:
+    for name, clean, fluid in cases:
         bright = brightness(clean)
         mask = clean > 0.1 * bright
         for level in levels:
@@ -144,14 +154,14 @@ def volumes(
                 began = time.process_time()
                 answer = apply(noisy, level * bright)
                 took = time.process_time() - began
+                off = (answer - clean) / bright * 100
                 dark = clean < 0.02 * bright
                 row[method] = {
                     "psnr": round(psnr(answer, clean, mask), 2),
                     "ssim": round(ssim(answer, clean, mask), 4),
                     "s_per_mvox": round(took / clean.size * 1e6, 2),
-                    "air_bias_percent": round(100 * float((answer - clean)[dark].mean()) / bright, 2)
-                    if dark.any()
-                    else None,
+                    "air_bias_percent": round(float(off[dark].mean()), 2) if dark.any() else None,
+                    "fluid_bias_percent": None if fluid is None else round(float(off[fluid].mean()), 2),
                 }
             print(json.dumps(row), flush=True)
             rows.append(row)

@@ -42,7 +42,7 @@ STEEPER = 2
 """How often the step around `EDGE` is made steeper."""
 PRECISE = 4e-6
 """Share of a matrix's trace below which single precision knows nothing of it."""
-WINDOW = (0.6, 1.0, 1.0, 0.6)
+WINDOW = (0.5, 1.0, 1.0, 0.5)
 """What a cube's voxels count along each axis: least at its border."""
 NOISY = 16.0
 """Where the brightest hundredth is fewer standard deviations of the noise bright, there is a third stage."""
