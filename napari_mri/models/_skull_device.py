@@ -19,6 +19,7 @@ from napari_mri.models._skull_parts import (
     RIM_MM,
     ROOM_MM,
     SOFT_MM,
+    SOME_VOXELS,
     STEP_MM,
     UNSURE_MM,
     Looked,
@@ -112,8 +113,11 @@ def moved_on(distance: Tensor, looked: Looked, seen: tuple[Tensor, Grid, fit.Sca
     at = torch.zeros_like(spots[0])
     for place, stride, spot in zip(places, strides, spots, strict=True):
         at += (torch.from_numpy(place).to(at.device) * stride)[spot]
+    values = _unit(image[box][spots], scale)
+    some = slice(None, None, max(1, len(at) // SOME_VOXELS))
+    tones = tones.refitted(values[some], at[some])
     shift = torch.zeros_like(distance[box])
-    shift[spots] = (UNSURE_MM * tones.gain(_unit(image[box][spots], scale), at, own)).clamp(-MOST_MM, MOST_MM)
+    shift[spots] = (UNSURE_MM * tones.gain(values, at, own)).clamp(-MOST_MM, MOST_MM)
     blur = [fit.blurring(n, SOFT_MM / s, "reflect") for n, s in zip(shift.shape, grid.spacing, strict=True)]
     distance[box] -= voxels.spread(shift, blur)
     return distance.clamp(-REACH_MM, REACH_MM)

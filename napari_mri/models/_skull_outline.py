@@ -23,6 +23,7 @@ from napari_mri.models._skull_parts import (
     RIM_MM,
     ROOM_MM,
     SOFT_MM,
+    SOME_VOXELS,
     STEP_MM,
     UNSURE_MM,
     Looked,
@@ -167,6 +168,8 @@ def moved(distance: Array, looked: Looked, scan: Volume, scale: fit.Scale) -> Ar
     at = nearest(scan.grid.cropped(span[0], span[1] + 1), spots, grid)
     values = fit.unit_scaled(fit.finite(scan.data[box][spots]), scale)
     shift = np.zeros(distance[box].shape, dtype=np.float32)
+    some = slice(None, None, max(1, len(at) // SOME_VOXELS))
+    tones = tones.refitted(values[some], at[some])
     shift[spots] = np.clip(UNSURE_MM * tones.gain(values, at, own), -MOST_MM, MOST_MM)
     out = distance.copy()
     out[box] -= gaussian_filter(shift, SOFT_MM / np.asarray(scan.grid.spacing))

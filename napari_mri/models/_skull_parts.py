@@ -25,9 +25,10 @@ EVEN_MM = 0.01
 """What lies on an outline to the voxel counts as so far from it."""
 ROOM_MM = 20.0
 """So much around the brain is looked at."""
-UNSURE_MM = 1.0
+UNSURE_MM = 0.5
 """How far the outline may be off before brightness is looked at: odds are the distance in these."""
-
+SOME_VOXELS = 600_000
+"""About so many voxels near to the outline tell once more, in the scan itself, how bright structures are."""
 
 LEAST = 1e-4
 """So likely is every structure everywhere, at least, before the brightness is looked at."""

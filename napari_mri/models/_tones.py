@@ -340,6 +340,16 @@ class DeviceTones:
         odds = torch.where(both, inside * out_share, 1.0) / torch.where(both, outside * in_share, 1.0)
         return odds.log() * TRUST
 
+    def refitted(self, values: Tensor, at: Tensor) -> DeviceTones:
+        """As `Tones.refitted`, from brightness and flat voxels (V,)."""
+        which, share = self.which[:, at].long(), self.share[:, at].float()
+        place = _steps_on(values, self.shade.reshape(-1)[at], self.low, self.high)
+        lower = place.long()
+        cell, upper, looks = which * STEPS + lower, place - lower, self.looks
+        for _ in range(REFITS):
+            looks = _histograms_on(cell, _sure_on(share, cell, upper, looks), upper, len(looks))
+        return replace(self, looks=looks)
+
 
 def sharpened_on(maps: Tensor, image: Tensor, spacing: float) -> DeviceTones | None:
     """As `sharpened` on a graphics processor, but for the sharper map: what the structures look like, (N, I, J, K)."""
@@ -364,10 +374,7 @@ def sharpened_on(maps: Tensor, image: Tensor, spacing: float) -> DeviceTones | N
         lower = place.long()
         cell, upper = which * STEPS + lower, place - lower
         looks = _histograms_on(cell, sure, upper, count)
-        logs = looks.log().reshape(-1)
-        fit = logs[cell] * (1 - upper) + logs[cell + 1] * upper
-        sure = share * ((fit - fit.amax(dim=0)) * TRUST).exp()
-        sure = sure / sure.sum(dim=0).clamp(min=1e-12)
+        sure = _sure_on(share, cell, upper, looks)
         if not last:
             left, weights = _left_on(which, sure, looks, values, (low, high))
             shade = _shading_on(left, weights, there, tuple(shape), spacing)
@@ -380,6 +387,13 @@ def sharpened_on(maps: Tensor, image: Tensor, spacing: float) -> DeviceTones | N
 
 def _steps_on(values: Tensor, shade: Tensor, low: float, high: float) -> Tensor:
     return ((values * (-shade).exp() - low) * ((STEPS - 1) / (high - low))).clamp(0, STEPS - 1.001)
+
+
+def _sure_on(share: Tensor, cell: Tensor, upper: Tensor, looks: Tensor) -> Tensor:
+    logs = looks.log().reshape(-1)
+    fit = logs[cell] * (1 - upper) + logs[cell + 1] * upper
+    sure = share * ((fit - fit.amax(dim=0)) * TRUST).exp()
+    return sure / sure.sum(dim=0).clamp(min=1e-12)
 
 
 def _likeliest_on(maps: Tensor) -> tuple[Tensor, Tensor]:

@@ -119,3 +119,6 @@ def test_tensors_tell_the_same(shade):
     gain = tones.gain(values, at, own)
     for other in (there, DeviceTones.of(tones, "cpu")):
         np.testing.assert_allclose(other.gain(*map(torch.from_numpy, (values, at, own))).numpy(), gain, atol=1e-3)
+    refitted = tones.refitted(values, at).looks
+    assert np.abs(refitted - tones.looks).max() > 0.01
+    np.testing.assert_allclose(there.refitted(torch.from_numpy(values), torch.from_numpy(at)).looks.numpy(), refitted, atol=1e-4)
