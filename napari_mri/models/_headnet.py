@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HEADNET = Weights(
     "headnet.safetensors",
-    sha256="c66a9636524f6e03bd338bacb01a89b5ca560fd63b72fe6e261068f03e25a066",
+    sha256="065135dc9099721081aae38a315257fd7c9bd5f1ca18beb246d63bdab5c7ba7b",
     licence="BSD-3-Clause",
     shipped=True,
     size=5815568,
