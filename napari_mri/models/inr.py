@@ -49,6 +49,9 @@ CARD = Card(
 
 NAMES = ("second", "third")
 """The by-products that hold the further scans' results."""
+DRAWS, FEWEST = 80, 300
+"""A measured voxel is drawn about so often: on a small scan more steps fit its noise and ring between its slices. At least so
+many steps."""
 LEAST_OVERLAP = 0.5
 """Scans that share less of their boxes than this have too little to tell one another."""
 _ACROSS = 4
@@ -90,7 +93,9 @@ class Params(Wish):
         choices=("check", "rigid", "off"),
     )
     minutes: float = knob(0.0, "Longest time to fit; 0 takes the preset's (3 or 40).", low=0.0, high=600.0, unit="min")
-    steps: int = knob(0, "Most fitting steps; 0 takes the preset's (1,500 or 6,000).", low=0, high=1_000_000)
+    steps: int = knob(
+        0, "Most fitting steps; 0 takes the preset's (1,500 or 6,000; fewer for small scans).", low=0, high=1_000_000
+    )
 
 
 def run(scan: Volume, p: Params, rt: Runtime, others: tuple[Volume, ...] = ()) -> Volume:
@@ -292,7 +297,9 @@ def _fitted(views: list[_View], p: Params, rt: Runtime) -> tuple[FourierField, _
         errors = [error(net, n, drawn) for n, pieces in enumerate(exam) for drawn in pieces]
         return float(torch.stack(errors).mean())  # read once: each reading waits for the GPU
 
-    plan = Plan(p.minutes or preset.minutes, p.steps or preset.steps, preset.rate, every=50, patience=8, tells=True)
+    enough = max(FEWEST, DRAWS * sum(len(body) for body in points.bodies) // preset.batch)
+    steps = p.steps or min(preset.steps, enough)
+    plan = Plan(p.minutes or preset.minutes, steps, preset.rate, every=50, patience=8, tells=True)
     best = learn(field, loss, judge, plan, rt)
     assert isinstance(best, FourierField)
     return best, points

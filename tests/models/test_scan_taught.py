@@ -18,6 +18,7 @@ from napari_mri.core.volume import Frames, Volume
 from napari_mri.engine.runtime import LocalRuntime
 from napari_mri.measure.consistency import consistency, slicing
 from napari_mri.models import _align as align
+from napari_mri.models import inr
 from napari_mri.models._planes import pairs_of, parts_of
 from napari_mri.models._superres import Wish
 from tests.scans import GRIDS, _rotation, grid_of, head
@@ -150,6 +151,22 @@ def test_two_views_beat_the_spline_and_one_view(views):
     single = run("inr", scan, **options)
     assert "second" not in single.extras
     assert psnr(joint.result.data, truth.data) > psnr(single.result.data, truth.data) + 0.1
+
+
+def test_a_small_scan_is_fitted_for_fewer_steps_unless_they_are_asked_for(views, monkeypatch):
+    (_, scan), _ = views
+    plans = []
+
+    def heard(field, loss, judge, plan, rt):
+        plans.append(plan)
+        return field
+
+    monkeypatch.setattr(inr, "learn", heard)
+    run("inr", scan, preset="best")
+    run("inr", scan, preset="best", steps=7)
+    monkeypatch.setattr(inr, "DRAWS", 100_000)
+    run("inr", scan, preset="best")
+    assert [plan.steps for plan in plans] == [inr.FEWEST, 7, inr.PRESETS["best"].steps]
 
 
 def test_further_scans_stand_in_the_history_and_replay_asks_for_them(views):
