@@ -32,7 +32,7 @@ from napari_mri.nets.small_inverses import by_blocks, by_cholesky
 
 SIDE = 4
 """Of a cube, voxels; reference cubes stand side by side."""
-REACH = 3
+REACH = 4
 """How far around its place a cube is searched for, voxels along each axis."""
 ALIKE = 44
 """Cubes cleaned together."""
@@ -48,16 +48,16 @@ NOISY = 16.0
 """Where the brightest hundredth is fewer standard deviations of the noise bright, there is a third stage."""
 BATCH = 32
 """Groups a processor core works on at once; a GPU takes `CROWD`."""
-CROWD = 16_384
+CROWD = 12_288
 TILE = 9
 """Reference cubes along each axis of a tile: its cubes stay in the processor's cache."""
 BLOCK = 4
 """Side of the blocks that the second pass works on or leaves out, voxels."""
-PLACE_BYTES, GROUP_BYTES = 1600, 190_000
+PLACE_BYTES, GROUP_BYTES = 1600, 330_000
 """Memory that one place of a tile and one group of a batch take while they are worked on."""
 NEAR = 0.9
 """Difference, in standard deviations of the noise, at which the second pass counts a voxel much less."""
-SHARE = 0.3
+SHARE = 0.22
 """Of the second pass in the answer."""
 Report = Callable[[float], None]
 Invert = Callable[[torch.Tensor], torch.Tensor]
