@@ -34,7 +34,7 @@ LEAST_SURE = 0.4
 """A click on less than this probability of any structure means nothing to the map."""
 MOST_ODD = 4.2
 """How unlikely (see `Anatomy.filling`) the faces of a box may be, given a structure, for the box to mean it."""
-FAVOUR, DISFAVOUR = 0.4, 0.6
+FAVOUR, DISFAVOUR = 0.4, 1.2
 """So much less odd is a box that means the brain: it is boxed more often than what lies around it, and drawn more loosely.
 And so much odder is one around a shell of the brain."""
 SHELLS = frozenset((22, 24))
