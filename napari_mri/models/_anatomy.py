@@ -16,7 +16,8 @@ from napari_mri.engine import fit
 from napari_mri.models._click3d_rounds import as_array, extent
 from napari_mri.models._click3d_zoom import carried
 from napari_mri.models._marks import Places, Pointed
-from napari_mri.models._tones import DeviceTones, Tones, nearest, nearest_along, probable, sharpened
+from napari_mri.models._tones import Tones, nearest, nearest_along, probable, sharpened
+from napari_mri.models._tones_device import DeviceTones
 
 Array = NDArray[np.float32]
 Ask = Callable[[Array], Array]

@@ -28,7 +28,8 @@ from napari_mri.models._skull_parts import (
     tell,
     tell_dropped,
 )
-from napari_mri.models._tones import nearest_along, sharpened_on
+from napari_mri.models._tones import nearest_along
+from napari_mri.models._tones_device import sharpened_on
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,7 +5,8 @@ import pytest
 
 from napari_mri.core.grid import Grid
 from napari_mri.models._anatomy import Anatomy, Key
-from napari_mri.models._tones import DeviceTones, Tones, nearest, probable, sharpened, sharpened_on
+from napari_mri.models._tones import Tones, nearest, probable, sharpened
+from napari_mri.models._tones_device import DeviceTones, sharpened_on
 
 SHAPE = (48, 40, 36)
 LOOKS = (0.0, 0.9, 0.5, 0.7)
