@@ -43,16 +43,23 @@ def run(
     return tasks.run(Order(task, model, params), scan, LocalRuntime(device), others)
 
 
+def _result(task: str, scan: Volume, *others: Volume, model: str, device: str, **params: Any) -> Volume:
+    """As `run`, for who looks at the result alone."""
+    rt = LocalRuntime(device)
+    rt.result_only = True
+    return tasks.run(Order(task, model, params), scan, rt, others).result
+
+
 def skullstrip(scan: Volume, *, model: str = "auto", device: str = "auto", **params: Any) -> Labels:
     """Return the brain mask (1 = brain) of a head scan, on the scan's own grid. Options as in `run`."""
-    result = run("skullstrip", scan, model=model, device=device, **params).result
+    result = _result("skullstrip", scan, model=model, device=device, **params)
     assert isinstance(result, Labels)
     return result
 
 
 def denoise(scan: Volume, *, model: str = "auto", device: str = "auto", **params: Any) -> Volume:
     """Return the scan with less noise, on its own grid. Options as in `run`."""
-    return run("denoise", scan, model=model, device=device, **params).result
+    return _result("denoise", scan, model=model, device=device, **params)
 
 
 def superres(scan: Volume, *others: Volume, model: str = "auto", device: str = "auto", **params: Any) -> Volume:
@@ -60,7 +67,7 @@ def superres(scan: Volume, *others: Volume, model: str = "auto", device: str = "
 
     Options as in `run`.
     """
-    return run("superres", scan, *others, model=model, device=device, **params).result
+    return _result("superres", scan, *others, model=model, device=device, **params)
 
 
 def open_session(scan: Volume, *, model: str = "auto", device: str = "auto", **params: Any) -> tasks.ScanSession:

@@ -92,6 +92,7 @@ def _run(task: str, target: str, model: str, device: str, series: str | None, **
     with told(), running(device) as rt:
         from napari_mri import tasks
 
+        rt.result_only = not rest.get("extra")
         for path in (target, *filter(None, (rest.get("brain"),)), *(path for _, path in rest.get("extra") or ())):
             check_target(path, source, *more)
         scan, others = read(source, series), [read(path, None) for path in more]

@@ -282,6 +282,9 @@ class Runtime(Protocol):
     def warn(self, sentence: str) -> None:
         """Tell the user something about the result; it enters the history."""
 
+    def wants(self, name: str) -> bool:
+        """Tell whether anybody looks at a by-product; one that takes long need not be worked out otherwise."""
+
     def offer(self, name: str, volume: Volume) -> None:
         """Hand over a by-product on the grid of the scan given to the model (distance map, residual …)."""
 

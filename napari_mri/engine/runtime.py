@@ -55,6 +55,8 @@ class LocalRuntime:
         """Weights used: file name -> sha256."""
         self.span = (0.0, 1.0)
         """Which part of the whole work the model's own 0 to 1 stands for (frames of a 4D scan)."""
+        self.result_only = False
+        """Set it where nobody looks at by-products: models may then leave out those that take long."""
         self.began = time.monotonic()
         if device != "auto":
             self._device = devices.choose(device)  # a wrong wish is told before the work begins
@@ -114,6 +116,10 @@ class LocalRuntime:
         """Keep a sentence for the user and the history, once."""
         if sentence not in self.warnings:
             self.warnings.append(sentence)
+
+    def wants(self, name: str) -> bool:
+        """Tell whether anybody looks at a by-product: all but where `result_only` was set."""
+        return not self.result_only
 
     def offer(self, name: str, volume: Volume) -> None:
         """Keep a by-product of the run."""

@@ -13,6 +13,7 @@ from napari_mri.models._skull_parts import (
     BAND_MM,
     DARK,
     EVEN_MM,
+    EVERY,
     LEAST,
     MOST_MM,
     REACH_MM,
@@ -101,7 +102,7 @@ def moved_on(distance: Tensor, looked: Looked, seen: tuple[Tensor, Grid, fit.Sca
     inner_skull = own[: len(maps)]
     for part, share in ((inner_skull, brain), (~inner_skull, 1 - brain)):
         maps[part] *= share / maps[part].sum(dim=0)
-    tones = sharpened_on(maps, small, STEP_MM)
+    tones = sharpened_on(maps, small, STEP_MM, EVERY)
     del maps
     band = distance.abs() < BAND_MM
     span = voxels.extent(band)

@@ -17,6 +17,7 @@ from napari_mri.models._skull_parts import (
     BAND_MM,
     DARK,
     EVEN_MM,
+    EVERY,
     LEAST,
     MOST_MM,
     REACH_MM,
@@ -155,7 +156,7 @@ def moved(distance: Array, looked: Looked, scan: Volume, scale: fit.Scale) -> Ar
     maps[first:last] *= brain / inner
     maps[:first] *= (1 - brain) / outer
     maps[last:] *= (1 - brain) / outer
-    tones = tones_of(maps, small, STEP_MM)
+    tones = tones_of(maps, small, STEP_MM, EVERY)
     if tones is None:
         return distance
     band = np.abs(distance) < BAND_MM
@@ -187,12 +188,12 @@ def kept(edge: Array, scan: Grid, grid: Grid, border: float) -> tuple[Array, NDA
         Of the scan, and of its copy, on which distances are measured.
     border : float
     """
-    mask = _main_part(edge < 0)
+    mask = main_part(edge < 0)
     soft = np.where(mask, np.minimum(edge, -EVEN_MM), np.maximum(edge, EVEN_MM)).clip(-STEP_MM, STEP_MM)
     near = _distances(fit.resampled(soft, scan, grid))
     distance, _ = home(near, grid, scan, border)
     distance = np.where(mask, np.minimum(distance, -EVEN_MM), np.maximum(distance, EVEN_MM)).astype(np.float32)
-    return distance, mask if border == 0 else _main_part(distance < border)
+    return distance, mask if border == 0 else main_part(distance < border)
 
 
 def _distances(soft: Array) -> Array:
@@ -206,7 +207,7 @@ def _distances(soft: Array) -> Array:
     return np.where(np.abs(around) <= STEP_MM, near.clip(-STEP_MM, STEP_MM), around).astype(np.float32)
 
 
-def _main_part(mask: Mask) -> NDArray[np.uint8]:
+def main_part(mask: Mask) -> NDArray[np.uint8]:
     """Return the largest piece of a mask, without holes."""
     from scipy.ndimage import binary_fill_holes, find_objects, label
 

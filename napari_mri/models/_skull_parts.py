@@ -23,11 +23,13 @@ BAND_MM, MOST_MM, SOFT_MM = 6.0, 3.0, 0.7
 """Brightness is looked at this near to the outline, moves it at most so far, and is smoothed by this."""
 EVEN_MM = 0.01
 """What lies on an outline to the voxel counts as so far from it."""
-ROOM_MM = 20.0
+ROOM_MM = 14.0
 """So much around the brain is looked at."""
 UNSURE_MM = 0.5
 """How far the outline may be off before brightness is looked at: odds are the distance in these."""
-SOME_VOXELS = 600_000
+EVERY = 6
+"""Only so many-th of the copy's voxels are asked how bright structures are and how the scan is shaded."""
+SOME_VOXELS = 200_000
 """About so many voxels near to the outline tell once more, in the scan itself, how bright structures are."""
 
 LEAST = 1e-4

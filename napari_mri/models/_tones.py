@@ -149,14 +149,16 @@ def sharpened(maps: Array, image: Array, spacing: float) -> tuple[NDArray[np.uin
     return names.reshape(maps.shape), tones
 
 
-def tones_of(maps: Array, image: Array, spacing: float) -> Tones | None:
-    """Return what `sharpened` does but for the sharper map."""
-    found = _fitted(maps, image, spacing)
+def tones_of(maps: Array, image: Array, spacing: float, step: int = 1) -> Tones | None:
+    """Return what `sharpened` does but for the sharper map; of every `step`-th voxel only, which is quicker."""
+    found = _fitted(maps, image, spacing, step)
     return None if found is None else found[0]
 
 
-def _fitted(maps: Array, image: Array, spacing: float) -> tuple[Tones, NDArray[np.intp], Array] | None:
-    """Return what structures look like, the flat voxels that are not air, (V,), and how likely each is there, (M, V)."""
+def _fitted(
+    maps: Array, image: Array, spacing: float, step: int = 1
+) -> tuple[Tones, NDArray[np.intp], Array] | None:
+    """Return what structures look like, the flat voxels that are not air, (V,), and how likely each is in every `step`-th."""
     count, shape = len(maps), image.shape
     flat = maps.reshape(count, -1)
     totals = flat.sum(axis=1, dtype=np.float64) + 200
@@ -168,15 +170,16 @@ def _fitted(maps: Array, image: Array, spacing: float) -> tuple[Tones, NDArray[n
         return None
     which, share = _likeliest(flat[:, there] * ((totals / totals.sum()) ** RARE).astype(np.float32)[:, None])
     shade = np.zeros(shape, dtype=np.float32)
-    sure = share
+    few_which, few_share, few_values, few = which[:, ::step], share[:, ::step], values[::step], there[::step]
+    sure = few_share
     looks = np.zeros((count, STEPS), dtype=np.float32)
     for last in (*[False] * (ROUNDS - 1), True):
-        place = _steps(values, shade.reshape(-1)[there], low, high)
-        cell, upper = _cells(which, place)
+        place = _steps(few_values, shade.reshape(-1)[few], low, high)
+        cell, upper = _cells(few_which, place)
         looks = _histograms(cell, sure, upper, count)
-        sure = _sure(share, cell, upper, looks)
+        sure = _sure(few_share, cell, upper, looks)
         if not last:
-            shade = _shading(which, sure, looks, values, there, shape, low, high, spacing)
+            shade = _shading(few_which, sure, looks, few_values, few, shape, low, high, spacing)
     full_which = np.zeros((len(which), flat.shape[1]), dtype=np.uint8)
     full_share = np.zeros(full_which.shape, dtype=np.float16)
     full_share[0] = 1

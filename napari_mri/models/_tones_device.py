@@ -75,7 +75,7 @@ class DeviceTones:
         return replace(self, looks=looks)
 
 
-def sharpened_on(maps: Tensor, image: Tensor, spacing: float) -> DeviceTones | None:
+def sharpened_on(maps: Tensor, image: Tensor, spacing: float, step: int = 1) -> DeviceTones | None:
     """As `sharpened` on a graphics processor, but for the sharper map: what the structures look like, (N, I, J, K)."""
     import torch
 
@@ -91,17 +91,18 @@ def sharpened_on(maps: Tensor, image: Tensor, spacing: float) -> DeviceTones | N
         return None
     which, share = _likeliest_on(flat[:, there] * ((totals / totals.sum()) ** RARE)[:, None])
     shade = torch.zeros(tuple(shape), device=image.device)
-    sure = share
+    few_which, few_share, few_values, few = which[:, ::step], share[:, ::step], values[::step], there[::step]
+    sure = few_share
     looks = torch.empty(0)
     for last in (*[False] * (ROUNDS - 1), True):
-        place = _steps_on(values, shade.reshape(-1)[there], low, high)
+        place = _steps_on(few_values, shade.reshape(-1)[few], low, high)
         lower = place.long()
-        cell, upper = which * STEPS + lower, place - lower
+        cell, upper = few_which * STEPS + lower, place - lower
         looks = _histograms_on(cell, sure, upper, count)
-        sure = _sure_on(share, cell, upper, looks)
+        sure = _sure_on(few_share, cell, upper, looks)
         if not last:
-            left, weights = _left_on(which, sure, looks, values, (low, high))
-            shade = _shading_on(left, weights, there, tuple(shape), spacing)
+            left, weights = _left_on(few_which, sure, looks, few_values, (low, high))
+            shade = _shading_on(left, weights, few, tuple(shape), spacing)
     full_which = torch.zeros((len(which), flat.shape[1]), dtype=torch.uint8, device=image.device)
     full_share = torch.zeros(full_which.shape, dtype=torch.float16, device=image.device)
     full_share[0] = 1

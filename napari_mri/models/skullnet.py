@@ -16,7 +16,17 @@ from napari_mri.engine import fit
 from napari_mri.engine.tiles import memory_ended
 from napari_mri.models._headnet import HEADNET, looks_at, names_of, network
 from napari_mri.models._skull_device import on_device
-from napari_mri.models._skull_outline import around, covered, home, in_mm, judge, kept, moved, one_piece
+from napari_mri.models._skull_outline import (
+    around,
+    covered,
+    home,
+    in_mm,
+    judge,
+    kept,
+    main_part,
+    moved,
+    one_piece,
+)
 from napari_mri.models._skull_parts import STEP_MM, Looked, Params
 
 CARD = Card(
@@ -79,8 +89,12 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Labels:
         # All of it within the part of the scan that this box covers: beyond, nothing is near to the outline.
         there, part = covered(grid, ends - (0.0, 1.0), scan.grid)
         edge = moved(distance[there], looked, Volume(scan.data[there], part), scale)
-        distance[there], mask[there] = kept(edge, part, looked.grid, p.border)
-    rt.offer("distance", scan.with_data(distance))
+        if p.border or rt.wants("distance"):
+            distance[there], mask[there] = kept(edge, part, looked.grid, p.border)
+        else:
+            mask[there], distance = main_part(edge < 0), None
+    if distance is not None:
+        rt.offer("distance", scan.with_data(distance))
     if p.variants > 1:
         rt.offer("uncertainty", scan.with_data(fit.resampled(spread, grid, scan.grid)))
     rt.report(1.0, "done")

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 import napari_mri as mri
-from napari_mri import tasks
+from napari_mri import phantom, tasks
 from napari_mri.core.errors import BadOption
 from napari_mri.core.grid import Grid
 from napari_mri.core.history import Order
 from napari_mri.core.volume import Volume
 from napari_mri.engine import fit, weights
+from napari_mri.engine.runtime import LocalRuntime
 from napari_mri.models import skullnet
 from napari_mri.models._headnet import HEADNET
 from napari_mri.models._skull_device import on_device
@@ -222,3 +223,18 @@ def test_on_a_graphics_processor_doubts_are_told_too() -> None:
     on_device(stripped, skullnet.Params(), rt)
     assert any("stripped already" in said for said in rt.warnings)
     assert on_device(scan.with_data(np.full_like(scan.data, 5)), skullnet.Params(), rt) is None
+
+
+def test_who_looks_at_the_mask_alone_gets_the_same_mask_and_no_distance():
+    scan, _ = phantom.head(phantom.default_grid(3.0))
+    both = tasks.run(Order("skullstrip", "skullnet", {}), scan, LocalRuntime("cpu"))
+    alone = LocalRuntime("cpu")
+    alone.result_only = True
+    bare = tasks.run(Order("skullstrip", "skullnet", {}), scan, alone)
+    assert "distance" in both.extras
+    assert "distance" not in bare.extras
+    np.testing.assert_array_equal(bare.result.data, both.result.data)
+    wide = LocalRuntime("cpu")
+    wide.result_only = True
+    grown = tasks.run(Order("skullstrip", "skullnet", {"border": 4.0}), scan, wide)
+    assert grown.result.data.sum() > 1.1 * both.result.data.sum()

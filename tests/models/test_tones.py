@@ -5,7 +5,7 @@ import pytest
 
 from napari_mri.core.grid import Grid
 from napari_mri.models._anatomy import Anatomy, Key
-from napari_mri.models._tones import Tones, nearest, probable, sharpened
+from napari_mri.models._tones import Tones, nearest, probable, sharpened, tones_of
 from napari_mri.models._tones_device import DeviceTones, sharpened_on
 
 SHAPE = (48, 40, 36)
@@ -106,13 +106,14 @@ def test_probabilities_add_up():
     np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("step", [1, 3])
 @pytest.mark.parametrize("shade", [0.0, 0.4])
-def test_tensors_tell_the_same(shade):
+def test_tensors_tell_the_same(shade, step):
     torch = pytest.importorskip("torch")
     _, maps, image = scene(shade=shade)
     maps = maps.astype(np.float32)
-    _, tones = sharpened(maps.copy(), image, 2.0)
-    there = sharpened_on(torch.from_numpy(maps.copy()), torch.from_numpy(image), 2.0)
+    tones = tones_of(maps.copy(), image, 2.0, step)
+    there = sharpened_on(torch.from_numpy(maps.copy()), torch.from_numpy(image), 2.0, step)
     np.testing.assert_allclose(there.looks.numpy(), tones.looks, atol=1e-5)
     np.testing.assert_allclose(there.shade.numpy(), tones.shade, atol=1e-4)
     rng = np.random.default_rng(5)
