@@ -314,7 +314,7 @@ def _drawn(
     # Voxels, their indices and what the correction makes of them; where there is no room, only the function runs there.
     roomy = _BYTES * np.prod(view.way.fine.shape, dtype=np.float64) < free_bytes(points.device)
     way = view.way.on(points.device if roomy else "cpu")
-    start = torch.tensor(view.start, device=way.device)
+    start = torch.from_numpy(np.array(view.start, order="C")).to(way.device)  # a copy: torch takes no flipped view
     flat = way.spline(start).reshape(-1)
     fine = torch.nonzero(flat > view.low + 0.04 * view.range_)[:, 0]
     turn, shift = points._map(way.fine.affine)

@@ -81,6 +81,7 @@ def test_turned_and_back_is_what_it_was(number):
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
 def test_on_a_gpu_no_tensor_of_another_device_comes_in():
     known = facts(4.0, 4.0, False)
     with FakeTensorMode(allow_non_fake_inputs=False), torch.device("cuda"):
