@@ -91,6 +91,10 @@ def crop_grid(scan: Grid, low: ArrayLike, high: ArrayLike, multiple: int, most: 
     return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
 
 
+SLICES = 8
+"""Interpolated at a time."""
+
+
 def carried(values: Any, source: Grid, target: Grid) -> Any:
     """Interpolate a map of one crop on another whose axes are parallel, (I, J, K) float32; 0 outside."""
     return straight(values, source, target, zero_outside=True)
@@ -128,11 +132,22 @@ def straight(values: Any, source: Grid, target: Grid, zero_outside: bool = False
         if zero_outside:
             there = (place >= -0.5) & (place <= count - 0.5)
             part, weight = part * there, weight * there
-        shape = [-1 if a == axis else 1 for a in range(3)]
-        near = np.take(out, low, axis=axis)
-        near *= weight.reshape(shape)
-        far = np.take(out, np.minimum(low + 1, count - 1), axis=axis)
-        far *= part.reshape(shape)
-        near += far
-        out = near
+        out = _between(out, int(axis), (low, np.minimum(low + 1, count - 1)), (weight, part))
+    return out
+
+
+def _between(values: Array, axis: int, planes: tuple[Any, Any], weights: tuple[Array, Array]) -> Array:
+    """Return weighted sums of two planes each along an axis, some slices at a time: they then stay in the cache."""
+    (low, high), (near, far) = planes, weights
+    shape = list(values.shape)
+    shape[axis] = len(low)
+    out = np.empty(shape, dtype=np.float32)
+    for start in range(0, shape[0], SLICES):
+        some = slice(start, start + SLICES)
+        if axis == 0:
+            out[some] = values[low[some]] * near[some, None, None] + values[high[some]] * far[some, None, None]
+        else:
+            wide = [-1 if a == axis else 1 for a in range(3)]
+            part = values[some]
+            out[some] = part.take(low, axis) * near.reshape(wide) + part.take(high, axis) * far.reshape(wide)
     return out
