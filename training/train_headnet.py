@@ -18,8 +18,7 @@ import torch
 
 from napari_mri.engine.device import half_is_quick
 from napari_mri.engine.weights import is_there, place
-from napari_mri.models._anatomy import Ask
-from napari_mri.models._headnet import HEADNET, WithArrays
+from napari_mri.models._headnet import HEADNET, asking
 from napari_mri.nets.anatomy import BEYOND, NAMES, HeadNet
 from napari_mri.nets.unet import fold
 from training.crowd import Batch, batches
@@ -239,14 +238,8 @@ def _export(run: Learner[HeadNet], heads: list[Head], args: argparse.Namespace) 
         print(f"{run.step} {facts['validation']}", flush=True)
         if args.beyond:
             train = [h for h in heads if h.name not in HELD_OUT]
-            more = {BEYOND: reach_beyond(naming(run.average), train, args.beyond)}
+            more = {BEYOND: reach_beyond(asking(run.average), train, args.beyond)}
     write_weights(run.average, args.export, "headnet", CARD | facts, more)
-
-
-def naming(net: HeadNet) -> Ask:
-    """Return what names structures: image (I, J, K) array to logits (N + 1, I, J, K)."""
-    asked = WithArrays(net)
-    return lambda image: asked.named(asked.features(image))
 
 
 def _beyond() -> dict[str, torch.Tensor]:

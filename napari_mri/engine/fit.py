@@ -39,6 +39,10 @@ class Scale:
         """Return the data as the net sees it, float32."""
         return ((data.astype(np.float32) - np.float32(self.offset)) / np.float32(self.factor)).astype(np.float32)
 
+    def unit(self, values: Any) -> Any:
+        """Return float32 voxels, an array or a tensor, as `unit_scaled` does: cut to 0 and 1.5."""
+        return ((values - self.offset) / self.factor).clip(0, 1.5)
+
     def home(self, data: NDArray[Any]) -> Array:
         """Undo `there`."""
         return (data.astype(np.float32) * np.float32(self.factor) + np.float32(self.offset)).astype(np.float32)

@@ -16,8 +16,8 @@ from napari_mri.engine import fit
 from napari_mri.models._click3d_rounds import as_array, extent
 from napari_mri.models._click3d_zoom import carried
 from napari_mri.models._marks import Places, Pointed
-from napari_mri.models._tones import Tones, nearest, nearest_along, probable, sharpened
-from napari_mri.models._tones_device import DeviceTones
+from napari_mri.models._tones import Tones, nearest, probable, sharpened
+from napari_mri.models._tones_device import DeviceTones, nearest_on
 
 Array = NDArray[np.float32]
 Ask = Callable[[Array], Array]
@@ -256,21 +256,17 @@ class Anatomy:
         """As `shown_on`, of tensors: `own` (256,) are the structures meant, `part` of the map is seen in the look."""
         import torch
 
-        tones, shape = self._held.tones, self.grid.shape
+        tones = self._held.tones
         mine = torch.from_numpy(own).to(self.device)
-        which, share = (array.reshape(-1, *shape)[(slice(None), *part)] for array in (tones.which, tones.share))
+        which, share = (array.reshape(-1, *self.grid.shape)[(slice(None), *part)] for array in (tones.which, tones.share))
         place = torch.where(mine[which.long()], share.float(), 0.0).sum(dim=0)
         if meaning[1]:
             right = self._held.right[part].float() / 255
             place = place * (right if meaning[1] > 0 else 1 - right)
         found = carried(place, self.grid.cropped([p.start for p in part], [p.stop for p in part]), look)
         spots = torch.nonzero((found > UNSEEN) & (found < 1 - UNSEEN), as_tuple=True)
-        at = torch.zeros_like(spots[0])
-        steps = (shape[1] * shape[2], shape[2], 1)
-        for near, step, spot in zip(nearest_along(look, self.grid), steps, spots, strict=True):
-            at += torch.from_numpy(near * step).to(self.device)[spot]
-        shown = ((image[spots] - self.scale.offset) / self.scale.factor).clamp(0, 1.5)
-        odds = found[spots] / (1 - found[spots]) * tones.gain(shown, at, mine).exp()
+        at = nearest_on(look, spots, self.grid)
+        odds = found[spots] / (1 - found[spots]) * tones.gain(self.scale.unit(image[spots]), at, mine).exp()
         found[spots] = odds / (1 + odds)
         return found
 

@@ -191,13 +191,18 @@ def _kept(path: Path, rt: Runtime) -> tuple[HeadNet, Key]:
 def naming(rt: Runtime) -> tuple[Ask, Key]:
     """Return what names structures, image (I, J, K) array to logits (N + 1, I, J, K), and what its answers are."""
     net, key = _kept(rt.weights(HEADNET), rt)
+    return asking(net), key
+
+
+def asking(net: HeadNet) -> Ask:
+    """Return the same for a network."""
     asked = WithArrays(net)
 
     def ask(image: Array) -> Array:
         found: Array = asked.named(asked.features(image))
         return found
 
-    return ask, key
+    return ask
 
 
 def by_numpy(path: Path) -> Network:

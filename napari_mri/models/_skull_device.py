@@ -29,8 +29,7 @@ from napari_mri.models._skull_parts import (
     tell,
     tell_dropped,
 )
-from napari_mri.models._tones import nearest_along
-from napari_mri.models._tones_device import sharpened_on
+from napari_mri.models._tones_device import nearest_on, sharpened_on
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +55,7 @@ def on_device(scan: Volume, p: Params, rt: Runtime) -> Labels | None:
         scale = fit.unit_scale(copy.reshape(-1)[:: max(1, copy.numel() // 100_000)].cpu().numpy())
         if scale is None:
             return None
-        small = _unit(copy, scale)
+        small = scale.unit(copy)
         looks = looks_at(network_on(rt), small, p.variants, rt)
         answers = torch.stack([look.surfaces() for look in looks]) * STEP_MM
         rt.report(0.5, "bringing the mask home")
@@ -73,15 +72,17 @@ def on_device(scan: Volume, p: Params, rt: Runtime) -> Labels | None:
             looked = Looked(near[box], small[box], names_of(looks, box), grid.cropped(span[0], span[1] + 1))
             del looks
             edge = moved_on(distance, looked, (image, scan.grid, scale))
-            rt.report(0.8, "measuring how far it is to the outline")
             mask = voxels.largest(edge < 0)
-            edge = torch.where(mask, edge.clamp(max=-EVEN_MM), edge.clamp(min=EVEN_MM)).clamp(-STEP_MM, STEP_MM)
-            near = outline.measured(voxels.spread(edge, there), STEP_MM, REACH_MM)
-            distance = voxels.spread(near.clamp(-REACH_MM, REACH_MM), back)
-            distance = torch.where(mask, distance.clamp(max=-EVEN_MM), distance.clamp(min=EVEN_MM))
+            if p.border or rt.wants("distance"):
+                rt.report(0.8, "measuring how far it is to the outline")
+                edge = torch.where(mask, edge.clamp(max=-EVEN_MM), edge.clamp(min=EVEN_MM)).clamp(-STEP_MM, STEP_MM)
+                near = outline.measured(voxels.spread(edge, there), STEP_MM, REACH_MM)
+                distance = voxels.spread(near.clamp(-REACH_MM, REACH_MM), back)
+                distance = torch.where(mask, distance.clamp(max=-EVEN_MM), distance.clamp(min=EVEN_MM))
             mask = mask if p.border == 0 else voxels.largest(distance < p.border)
         rt.report(0.9, "bringing the mask home")
-        rt.offer("distance", scan.with_data(distance.cpu().numpy()))
+        if rt.wants("distance"):
+            rt.offer("distance", scan.with_data(distance.cpu().numpy()))
         if p.variants > 1:
             rt.offer("uncertainty", scan.with_data(voxels.spread(spread, back).cpu().numpy()))
         rt.report(1.0, "done")
@@ -109,13 +110,9 @@ def moved_on(distance: Tensor, looked: Looked, seen: tuple[Tensor, Grid, fit.Sca
     if tones is None or span is None:
         return distance
     box = tuple(slice(a, b + 1) for a, b in zip(*span, strict=True))
-    places = nearest_along(grid.cropped(span[0], span[1] + 1), looked.grid)
-    strides = (looked.grid.shape[1] * looked.grid.shape[2], looked.grid.shape[2], 1)
     spots = torch.nonzero(band[box], as_tuple=True)
-    at = torch.zeros_like(spots[0])
-    for place, stride, spot in zip(places, strides, spots, strict=True):
-        at += (torch.from_numpy(place).to(at.device) * stride)[spot]
-    values = _unit(image[box][spots], scale)
+    at = nearest_on(grid.cropped(span[0], span[1] + 1), spots, looked.grid)
+    values = scale.unit(image[box][spots])
     some = slice(None, None, max(1, len(at) // SOME_VOXELS))
     tones = tones.refitted(values[some], at[some])
     shift = torch.zeros_like(distance[box])
@@ -123,10 +120,6 @@ def moved_on(distance: Tensor, looked: Looked, seen: tuple[Tensor, Grid, fit.Sca
     blur = [fit.blurring(n, SOFT_MM / s, "reflect") for n, s in zip(shift.shape, grid.spacing, strict=True)]
     distance[box] -= voxels.spread(shift, blur)
     return distance.clamp(-REACH_MM, REACH_MM)
-
-
-def _unit(values: Tensor, scale: fit.Scale) -> Tensor:
-    return ((values - scale.offset) / scale.factor).clamp(0, 1.5)
 
 
 def judge_on(near: Tensor, small: Tensor, rt: Runtime) -> None:

@@ -260,12 +260,8 @@ def _shading(
 
 def nearest(grid: Grid, spots: tuple[NDArray[np.intp], ...], coarse: Grid) -> NDArray[np.intp]:
     """Return the flat voxels of a coarse grid that lie nearest to those of a grid of parallel axes, an index of three."""
-    offset, ratio = coarse.to_voxels(grid.to_patient((0, 0, 0))), np.divide(grid.spacing, coarse.spacing)
-    near = [
-        np.clip(np.rint(o + r * s), 0, n - 1).astype(np.intp)
-        for o, r, s, n in zip(offset, ratio, spots, coarse.shape, strict=True)
-    ]
-    return np.ravel_multi_index((near[0], near[1], near[2]), coarse.shape)
+    i, j, k = (near[spot] for near, spot in zip(nearest_along(grid, coarse), spots, strict=True))
+    return np.ravel_multi_index((i, j, k), coarse.shape)
 
 
 def nearest_along(grid: Grid, coarse: Grid) -> list[NDArray[np.intp]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_mri.core.grid import Grid
 from napari_mri.models._tones import (
     BRIGHT,
     CLEAR_AIR,
@@ -24,6 +25,7 @@ from napari_mri.models._tones import (
     TRUST,
     WIDTH,
     Tones,
+    nearest_along,
 )
 
 if TYPE_CHECKING:
@@ -73,6 +75,17 @@ class DeviceTones:
         for _ in range(REFITS):
             looks = _histograms_on(cell, _sure_on(share, cell, upper, looks), upper, len(looks))
         return replace(self, looks=looks)
+
+
+def nearest_on(grid: Grid, spots: tuple[Tensor, ...], coarse: Grid) -> Tensor:
+    """As `nearest`, of an index of three tensors."""
+    import torch
+
+    at = torch.zeros_like(spots[0])
+    strides = (coarse.shape[1] * coarse.shape[2], coarse.shape[2], 1)
+    for near, stride, spot in zip(nearest_along(grid, coarse), strides, spots, strict=True):
+        at += torch.from_numpy(near * stride).to(at.device)[spot]
+    return at
 
 
 def sharpened_on(maps: Tensor, image: Tensor, spacing: float, step: int = 1) -> DeviceTones | None:

@@ -285,9 +285,7 @@ class Clicking(Session):
         tensors = not isinstance(image, np.ndarray)
         if self.anatomy is not None and self.anatomy.tones is not None:
             shade = straight(self.anatomy.shade, self.anatomy.grid, look)
-            scale = self.anatomy.scale
-            image = ((image - scale.offset) / scale.factor).clip(0, 1.5)
-            image = image * ((-shade).exp() if tensors else np.exp(-shade))
+            image = self.anatomy.scale.unit(image) * ((-shade).exp() if tensors else np.exp(-shade))
         found = known.found.clip(0.004, 0.996)
         odds = (found / (1 - found)).log() if tensors else np.log(found / (1 - found))
         for places, sign in ((told.inside, 1.0), (told.outside, -1.0)):

@@ -92,8 +92,8 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Labels:
         if p.border or rt.wants("distance"):
             distance[there], mask[there] = kept(edge, part, looked.grid, p.border)
         else:
-            mask[there], distance = main_part(edge < 0), None
-    if distance is not None:
+            mask[there] = main_part(edge < 0)
+    if rt.wants("distance"):
         rt.offer("distance", scan.with_data(distance))
     if p.variants > 1:
         rt.offer("uncertainty", scan.with_data(fit.resampled(spread, grid, scan.grid)))

@@ -234,6 +234,10 @@ def test_who_looks_at_the_mask_alone_gets_the_same_mask_and_no_distance():
     assert "distance" in both.extras
     assert "distance" not in bare.extras
     np.testing.assert_array_equal(bare.result.data, both.result.data)
+    other = on_device(scan, skullnet.Params(), alone)
+    assert other is not None
+    assert "distance" not in alone.extras
+    assert dice(other.data > 0, both.result.data > 0) > 0.9995
     wide = LocalRuntime("cpu")
     wide.result_only = True
     grown = tasks.run(Order("skullstrip", "skullnet", {"border": 4.0}), scan, wide)
