@@ -25,6 +25,8 @@ TONE_STEPS = 48
 """Bins of brightness by which an object in a box is told from what is around it."""
 SUREST = 0.7
 """How likely a voxel in the middle of a box is taken to be the object's before its brightness is looked at."""
+ROOM_MM = 8.0
+"""What a crop shows around an object whose place is known."""
 FINEST = 0.5
 """Crops are never finer than this share of the scan's own smallest spacing."""
 
@@ -117,10 +119,11 @@ class Rounds:
         if len(told.inside):
             spots = self.grid.to_voxels(told.inside)
             low, high = np.minimum(low, spots.min(axis=0)), np.maximum(high, spots.max(axis=0))
+        if most:
+            room = ROOM_MM / step
+            return crop_grid(self.grid, low - room, high + room, 2, most, max(1.0, float(min(step))))
         size = (high - low) * step
         room = self.room * np.maximum(0.2 * size, max(6.0, 0.12 * float(size.max()))) / step
-        if most:
-            return crop_grid(self.grid, low - room, high + room, 2, most, max(1.0, float(min(step))))
         most = self.most // self.multiple * self.multiple
         return crop_grid(self.grid, low - room, high + room, self.multiple, most, FINEST * min(step))
 

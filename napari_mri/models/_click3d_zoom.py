@@ -85,6 +85,8 @@ def crop_grid(scan: Grid, low: ArrayLike, high: ArrayLike, multiple: int, most: 
     shape = (np.ceil((size / spacing + 1) / multiple) * multiple).astype(int)
     shape = np.minimum(np.maximum(shape, 2 * multiple), most)
     corner = (start + stop) / 2 - (shape - 1) / 2 * spacing / step
+    # Voxels of the crop are voxels of the scan where they are as large: nothing is blurred between.
+    corner = np.where(np.isclose(spacing, step, rtol=1e-3), np.rint(corner), corner)
     affine = scan.affine.copy()
     affine[:3, :3] = scan.directions * spacing
     affine[:3, 3] = scan.to_patient(corner)
