@@ -1,24 +1,25 @@
 """`HeadNet` run by numpy alone, for processors: importing torch takes longer than stripping a head.
 
-A convolution is nine matrix products with the image shifted in memory, block by block so that all of it stays near
-the processor; numpy hands them to BLAS, several threads at a time.
+A convolution lays the 27 neighbours of some lines of voxels side by side and is one matrix product then, few lines at
+a time so that all of it stays near the processor; numpy hands it to BLAS, several threads at a time. Between
+convolutions features lie in a frame of zeros, (I + 2, J + 2, K + 2, C), which is what they see beyond the border.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from napari_mri.nets.blas import each, own_threads
 
 Array = NDArray[np.float32]
 
-ROWS, TURN = 512, 8192
-"""Voxels per matrix product, and voxels a thread takes at a time."""
-
+AT_ONCE = 200_000
+"""About so many values are laid side by side for a matrix product: as many as stay near the processor."""
 
 Part = tuple[slice, ...]
 """Of blocks of two voxels a side, along three axes."""
@@ -52,7 +53,7 @@ class HeadNet:
 
     def named(self, features: Array, part: Part = (slice(None),) * 3) -> Array:
         """Return logits (structures + 1, I, J, K) of some blocks: the names, and right (above 0) or left."""
-        x = self._block("tell", features)[part]
+        x = inner(self._block("tell", features))[part]
         i, j, k, wide = x.shape
         flat = x.reshape(-1, wide).T
         kernel, bias = (self.state[f"names.{name}"].reshape(-1, 8, n) for name, n in (("weight", wide), ("bias", 1)))
@@ -69,31 +70,63 @@ class HeadNet:
         return out.reshape(-1, 2 * i, 2 * j, 2 * k)
 
     def features(self, image: Array) -> Array:
-        """(I, J, K) to (I / 2, J / 2, K / 2, width)."""
-        x = self._block("stem", fold(image))
+        """(I, J, K) to features of blocks of two voxels a side, framed."""
+        x = self._block("stem", framed(fold(image)))
         skips = []
         for level, depth in enumerate(self.depths):
             for number in range(depth):
-                x = self._block(f"down.{level}.{number}", x)
+                x = self._block(f"down.{level}.{number}", x, over=True)
             if level + 1 < len(self.depths):
                 skips.append(x)
                 x = self._block(f"shrink.{level}", x, stride=2)
         for level in reversed(range(len(self.depths) - 1)):
             kernel, bias = self.state[f"widen.{level}.weight"], self.state[f"widen.{level}.bias"]
             with own_threads():
-                x = x @ kernel[:, :, 0, 0, 0].T + bias
-            x = self._block(f"up.{level}", doubled(x) + skips[level])
+                coarse = inner(x) @ kernel[:, :, 0, 0, 0].T + bias
+            x = skips.pop()
+            add_doubled(inner(x), coarse)
+            x = self._block(f"up.{level}", x, over=True)
         return x
 
-    def _block(self, name: str, x: Array, stride: int = 1) -> Array:
-        """Convolution, group norm, LeakyReLU; adds its input when the width does not change."""
+    def _block(self, name: str, x: Array, *, stride: int = 1, over: bool = False) -> Array:
+        """Convolution, group norm, LeakyReLU; adds its input when the width does not change.
+
+        Parameters
+        ----------
+        name : str
+        x : ndarray, (I + 2, J + 2, K + 2, ins)
+        stride : int
+        over : bool
+            Whether the answer may be written over the input.
+
+        Returns
+        -------
+        ndarray, (I' + 2, J' + 2, K' + 2, outs)
+        """
         kernel = self.state[f"{name}.conv.weight"]
-        y = convolved(x, kernel) if stride == 1 else halved(x, kernel)
-        _normalise(y, self.state[f"{name}.norm.weight"], self.state[f"{name}.norm.bias"])
-        np.maximum(y, np.float32(0.1) * y, out=y)
-        if stride == 1 and x.shape == y.shape:
-            y += x
-        return y
+        sums = np.zeros((2, (x.shape[0] - 2) // stride, len(kernel)))
+        ones = np.ones((x.shape[1] - 2) // stride * ((x.shape[2] - 2) // stride), dtype=np.float32)
+
+        def count(n: int, slab: Array) -> None:
+            rows = slab.reshape(-1, slab.shape[-1])
+            sums[0, n], sums[1, n] = ones @ rows, ones @ np.square(rows)
+
+        y = convolved(x, kernel, stride, count)
+        scale, offset = _normaliser(sums.sum(axis=1), y.size, *(self.state[f"{name}.norm.{part}"] for part in ("weight", "bias")))
+        same = stride == 1 and x.shape[3] == y.shape[3]
+        out = x if same and over else frame_of(y.shape)
+        given, answer = inner(x), inner(out)
+
+        def finish(n: int) -> None:
+            slab = y[n]
+            slab *= scale
+            slab += offset
+            np.maximum(slab, np.float32(0.1) * slab, out=slab)
+            np.add(given[n], slab, out=answer[n]) if same else np.copyto(answer[n], slab)
+
+        with own_threads() as threads:
+            each(finish, range(len(y)), threads)
+        return out
 
 
 def structure_of(state: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...], int]:
@@ -137,69 +170,89 @@ def unfold(x: Array) -> Array:
     return np.ascontiguousarray(blocks).reshape(channels // 8, 2 * i, 2 * j, 2 * k)
 
 
-def doubled(x: Array) -> Array:
-    """(I, J, K, C) to (2 I, 2 J, 2 K, C), every voxel eight times."""
-    for axis in range(3):
-        x = np.repeat(x, 2, axis=axis)
-    return x
+def inner(x: Array) -> Array:
+    """Return what a frame of zeros holds, (I, J, K, C) of (I + 2, J + 2, K + 2, C)."""
+    return x[1:-1, 1:-1, 1:-1]
 
 
-def convolved(x: Array, kernel: Array) -> Array:
-    """Convolve with zeros beyond the border: (I, J, K, ins) and (outs, ins, 3, 3, 3) to (I, J, K, outs)."""
-    i, j, k, ins = x.shape
-    outs = kernel.shape[0]
-    padded = np.zeros((i + 2, j + 2, k + 2, ins), dtype=np.float32)
-    padded[1:-1, 1:-1, 1:-1] = x
-    flat = padded.reshape(-1, ins)
-    # Neighbours along the last axis stand side by side: then nine products do instead of 27.
-    wide = np.zeros((len(flat), 3 * ins), dtype=np.float32)
-    wide[1:, :ins], wide[:, ins : 2 * ins], wide[:-1, 2 * ins :] = flat[:-1], flat, flat[1:]
-    slab, row = (j + 2) * (k + 2), k + 2
-    shifts = [(a - 1) * slab + (b - 1) * row for a in range(3) for b in range(3)]
-    parts = [np.ascontiguousarray(kernel[:, :, a, b].transpose(2, 1, 0).reshape(3 * ins, outs)) for a in range(3) for b in range(3)]
-    out = np.empty((len(flat), outs), dtype=np.float32)
-    first, last = slab + row + 1, len(flat) - slab - row - 1
+def frame_of(shape: tuple[int, ...]) -> Array:
+    """Return room for features of a shape (I, J, K, C) within a frame of zeros."""
+    i, j, k, channels = shape
+    return np.zeros((i + 2, j + 2, k + 2, channels), dtype=np.float32)
 
-    def take(begin: int) -> None:
-        more = np.empty((ROWS, outs), dtype=np.float32)
-        end = min(begin + TURN, last)
-        for start in range(begin, end, ROWS):
-            stop = min(start + ROWS, end)
-            here, extra = out[start:stop], more[: stop - start]
-            np.matmul(wide[start + shifts[0] : stop + shifts[0]], parts[0], out=here)
-            for shift, part in zip(shifts[1:], parts[1:], strict=True):
-                np.matmul(wide[start + shift : stop + shift], part, out=extra)
-                here += extra
+
+def framed(x: Array) -> Array:
+    """Put features (I, J, K, C) into a frame of zeros."""
+    out = frame_of(x.shape)
+    inner(out)[:] = x
+    return out
+
+
+def add_doubled(x: Array, coarse: Array) -> None:
+    """Add (I, J, K, C) to (2 I, 2 J, 2 K, C) in place, every voxel to eight."""
+    i, j, k, channels = coarse.shape
+    blocks = x.reshape(i, 2, j, 2, k, 2, channels)  # a view: only axes are split
+
+    def add(n: int) -> None:
+        blocks[n] += coarse[n, None, :, None, :, None]
 
     with own_threads() as threads:
-        each(take, range(first, last, TURN), threads)
-    return out.reshape(i + 2, j + 2, k + 2, outs)[1:-1, 1:-1, 1:-1]
+        each(add, range(i), threads)
 
 
-def halved(x: Array, kernel: Array) -> Array:
-    """Convolve at every second voxel: (I, J, K, ins) and (outs, ins, 3, 3, 3) to (I / 2, J / 2, K / 2, outs)."""
-    i, j, k = (n // 2 for n in x.shape[:3])
-    ins, outs = x.shape[3], kernel.shape[0]
-    padded = np.zeros((2 * i + 1, 2 * j + 1, 2 * k + 1, ins), dtype=np.float32)
-    padded[1:, 1:, 1:] = x
-    out = np.zeros((i * j * k, outs), dtype=np.float32)
-    with own_threads():
-        for a, b, c in np.ndindex(3, 3, 3):
-            seen = padded[a : a + 2 * i : 2, b : b + 2 * j : 2, c : c + 2 * k : 2].reshape(-1, ins)
-            out += seen @ np.ascontiguousarray(kernel[:, :, a, b, c].T)
-    return out.reshape(i, j, k, outs)
+def convolved(x: Array, kernel: Array, stride: int = 1, then: Callable[[int, Array], None] | None = None) -> Array:
+    """Convolve, at every voxel or at every second one.
+
+    Parameters
+    ----------
+    x : ndarray, (I + 2, J + 2, K + 2, ins)
+    kernel : ndarray, (outs, ins, 3, 3, 3)
+    stride : int
+        1 or 2.
+    then : callable, optional
+        Is handed the number of each finished slab, and the slab (J', K', outs), from any thread.
+
+    Returns
+    -------
+    ndarray, (I / stride, J / stride, K / stride, outs), without a frame
+    """
+    outs, ins = kernel.shape[:2]
+    i, j, k = ((n - 2) // stride for n in x.shape[:3])
+    # Neighbours along the last axis stand side by side in memory: nine strips of three voxels around each.
+    a, b, c, d = x.strides
+    strips = as_strided(x, (i, j, k, 3, 3, 3 * ins), (stride * a, stride * b, stride * c, a, b, d), writeable=False)
+    weights = kernel.transpose(2, 3, 4, 1, 0).reshape(27 * ins, outs)
+    out = np.empty((i, j, k, outs), dtype=np.float32)
+    lines = max(1, AT_ONCE // (k * 27 * ins))
+
+    def take(n: int) -> None:
+        room = np.empty((min(lines, j), k, 3, 3, 3 * ins), dtype=np.float32)
+        for start in range(0, j, lines):
+            stop = min(start + lines, j)
+            around = room[: stop - start]
+            np.copyto(around, strips[n, start:stop])
+            np.matmul(around.reshape(-1, 27 * ins), weights, out=out[n, start:stop].reshape(-1, outs))
+        if then is not None:
+            then(n, out[n])
+
+    with own_threads() as threads:
+        each(take, range(i), threads)
+    return out
 
 
-def _normalise(x: Array, weight: Array, bias: Array) -> None:
-    """Group norm of eight channels a group, in place; (I, J, K, C)."""
-    channels = x.shape[-1]
+def _normaliser(sums: NDArray[np.float64], size: int, weight: Array, bias: Array) -> tuple[Array, Array]:
+    """Return what group norm of eight channels a group multiplies each channel by, and adds then, (C,) each.
+
+    Parameters
+    ----------
+    sums : ndarray, (2, C)
+        Of the values of each channel, and of their squares.
+    size : int
+        Values in all channels together.
+    weight, bias : ndarray, (C,)
+    """
+    channels = len(weight)
     groups = max(1, channels // 8)
-    count = x.size // groups
-    # Sums along whole lines first: float32 alone would lose figures over millions of voxels.
-    mean = x.sum(axis=2).sum(axis=(0, 1), dtype=np.float64).reshape(groups, -1).sum(1) / count
-    each = np.repeat(mean, channels // groups).astype(np.float32)
-    x -= each
-    square = np.einsum("ijkc,ijkc->ijc", x, x).sum(axis=(0, 1), dtype=np.float64).reshape(groups, -1).sum(1) / count
-    scale = weight / np.repeat(np.sqrt(square + 1e-5), channels // groups)
-    x *= scale.astype(np.float32)
-    x += bias
+    mean, square = (part.reshape(groups, -1).sum(axis=1) * groups / size for part in sums)
+    factor = weight / np.repeat(np.sqrt(np.maximum(square - mean**2, 0) + 1e-5), channels // groups)
+    return factor.astype(np.float32), (bias - np.repeat(mean, channels // groups) * factor).astype(np.float32)
