@@ -1,0 +1,81 @@
+"""Connected pieces of a mask, and holes in it, by runs of voxels along the last axis: numpy alone, quicker than voxel by voxel."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+Places = NDArray[np.intp]
+
+INNER = slice(1, -1), slice(1, -1), slice(1, -2)
+"""Where a mask lies in its edge."""
+
+
+def largest(mask: Mask) -> tuple[Mask, list[int]]:
+    """Return the largest piece of a mask (I, J, K), its voxels joined by their faces, and the sizes of all, the largest first."""
+    wide = _edged(mask)
+    start, stop = _runs(wide)
+    pieces = _pieces(start, stop, wide.shape)
+    sizes = np.bincount(pieces, stop - start).astype(np.intp)
+    if len(sizes) > 1:
+        _write(wide, start, stop, pieces != sizes.argmax(), False)
+    return wide[INNER], sorted(sizes.tolist(), reverse=True)
+
+
+def filled(mask: Mask) -> Mask:
+    """Return a mask (I, J, K) without holes: what the outside does not reach from face to face belongs to it."""
+    empty = ~_edged(mask)
+    empty[:, :, -1] = False
+    start, stop = _runs(empty)
+    pieces = _pieces(start, stop, empty.shape)
+    _write(empty, start, stop, pieces != pieces[0], False)
+    return ~empty[INNER]
+
+
+def _edged(mask: Mask) -> Mask:
+    """Put a mask into an edge of one voxel that is False; one more at the end of each line parts it from the next."""
+    i, j, k = mask.shape
+    wide = np.zeros((i + 2, j + 2, k + 3), dtype=np.bool_)
+    wide[INNER] = mask
+    return wide
+
+
+def _runs(mask: Mask) -> tuple[Places, Places]:
+    """Return the flat places where runs of True begin and where they have ended, (R,) each; no run ends with its line."""
+    flat = mask.reshape(-1)
+    turns = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    if flat[0]:
+        turns = np.concatenate([[0], turns])
+    return turns[::2], turns[1::2]
+
+
+def _pieces(start: Places, stop: Places, shape: tuple[int, ...]) -> Places:
+    """Return which piece each run belongs to, (R,): numbers from 0, in the order of their first runs."""
+    line = shape[2]
+    ones, others = [], []
+    for step in (line, shape[1] * line):
+        # A run one line, or one slice, on: which runs does it meet there?
+        first = np.searchsorted(stop, start + step, side="right")
+        count = np.maximum(np.searchsorted(start, stop + step, side="left") - first, 0)
+        if step == line:
+            count[start // line % shape[1] == shape[1] - 1] = 0  # the next line is one of the next slice
+        one = np.repeat(np.arange(len(start)), count)
+        ones.append(one)
+        others.append(np.arange(len(one)) - np.repeat(np.cumsum(count) - count - first, count))
+    a, b = np.concatenate(ones), np.concatenate(others)
+    root = np.arange(len(start))
+    while len(a):
+        low, high = np.minimum(root[a], root[b]), np.maximum(root[a], root[b])
+        apart = low != high
+        a, b = a[apart], b[apart]
+        root[high[apart]] = low[apart]
+        while (root != root[root]).any():
+            root = root[root]
+    return np.unique(root, return_inverse=True)[1]
+
+
+def _write(mask: Mask, start: Places, stop: Places, some: Mask, value: bool) -> None:
+    """Set the voxels of some runs."""
+    start, length = start[some], (stop - start)[some]
+    mask.reshape(-1)[np.arange(length.sum()) + np.repeat(start - np.cumsum(length) + length, length)] = value
