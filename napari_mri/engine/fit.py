@@ -5,7 +5,7 @@ Nothing here turns axes by name: `tasks` hands a model its scan in the storage o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_mri.core.grid import Grid, turn_array
 from napari_mri.core.volume import Volume
+from napari_mri.nets.blas import each, own_threads
 
 Array = NDArray[np.float32]
 _FULL = tuple[slice, slice, slice]
@@ -80,6 +81,8 @@ def _sample(data: NDArray[Any], most: int = 2_000_000) -> NDArray[np.float64]:
 def finite(data: NDArray[Any]) -> Array:
     """Return float32 voxels in which NaN and infinite ones are the smallest finite value."""
     out = np.asarray(data, dtype=np.float32)
+    if data.dtype.kind in "biu":
+        return out
     good = np.isfinite(out)
     if good.all():
         return out
@@ -135,10 +138,10 @@ def resampled(
     -------
     ndarray, `target.shape`, float32
     """
-    from scipy import ndimage
-
     turn, flips = source.turn_to(target.axes)
-    values = finite(turn_array(data, turn, flips))
+    turned = turn_array(data, turn, flips)
+    # Whole numbers are averaged as they are: a float copy of all of them would take longer than that.
+    values = turned if isinstance(turned, np.ndarray) and turned.dtype.kind in "iu" and order > 0 else finite(turned)
     grid = source.turned(target.axes)
     if order > 0:
         values, grid = _averaged(values, grid, target.spacing)
@@ -150,6 +153,8 @@ def resampled(
     straight = bool(np.abs(matrix - np.diag(np.diag(matrix))).max() < 1e-6)
     if straight and order == 1 and outside is None:
         return _lerped(values, np.diag(matrix), offset, target.shape)
+    from scipy import ndimage
+
     result = ndimage.affine_transform(
         values,
         np.diag(matrix) if straight else matrix,
@@ -167,35 +172,90 @@ def _lerped(
     values: Array, scale: NDArray[np.float64], offset: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> Array:
     """Interpolate linearly axis by axis, the border continued: as scipy's transform, in a tenth of its time."""
-    # Axes that shrink go first, so that the others have less to do.
-    for axis in sorted(range(3), key=lambda a: shape[a] / values.shape[a]):
+    # Axes that shrink go first, so that the others have less to do; of those alike the first goes last, plane by plane.
+    for axis in sorted(range(3), key=lambda a: (shape[a] / values.shape[a], -a)):
         count = values.shape[axis]
         place = np.clip(offset[axis] + scale[axis] * np.arange(shape[axis]), 0, count - 1)
         low = np.minimum(place.astype(np.intp), max(count - 2, 0))
-        part = (place - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
-        below = np.take(values, low, axis=axis)
-        above = np.take(values, np.minimum(low + 1, count - 1), axis=axis)
-        above -= below
-        above *= part
-        above += below
-        values = above
+        values = _between(values, axis, low, np.minimum(low + 1, count - 1), (place - low).astype(np.float32))
     return values
 
 
-def _averaged(values: Array, grid: Grid, spacing: tuple[float, float, float]) -> tuple[Array, Grid]:
-    """Average whole blocks of voxels, then blur, until nothing finer than `spacing` is left."""
-    from scipy.ndimage import gaussian_filter
+def _between(values: Array, axis: int, low: NDArray[np.intp], high: NDArray[np.intp], part: Array) -> Array:
+    """Return what lies between voxels `low` and `high` of an axis, `part` of the way from one to the other, (T,) each."""
+    out = np.empty([len(low) if a == axis else n for a, n in enumerate(values.shape)], dtype=np.float32)
+    way = part.reshape(-1, 1) if axis == 1 else part
 
+    def take(n: int) -> None:
+        if axis == 0:
+            below, above, share = values[low[n]], values[high[n]], part[n]
+        else:
+            below, above, share = values[n].take(low, axis - 1), values[n].take(high, axis - 1), way
+        np.subtract(above, below, out=out[n])
+        out[n] *= share
+        out[n] += below
+
+    with own_threads() as threads:
+        each(take, range(len(out)), threads)
+    return out
+
+
+def _averaged(values: NDArray[Any], grid: Grid, spacing: tuple[float, float, float]) -> tuple[Array, Grid]:
+    """Average whole blocks of voxels, then blur, until nothing finer than `spacing` is left."""
     block, sigma, coarser = _blocks(grid, spacing)
     if block.max() > 1:
-        spare = [(0, int(-n % b)) for n, b in zip(values.shape, block, strict=True)]
-        full = np.pad(values, spare, mode="edge") if any(after for _, after in spare) else values
-        for axis, b in enumerate(block):
-            if b > 1:
-                sides = [*full.shape[:axis], full.shape[axis] // b, int(b), *full.shape[axis + 1 :]]
-                full = full.reshape(sides).mean(axis=axis + 1, dtype=np.float32)
-        values, grid = full, coarser
-    return (gaussian_filter(values, sigma) if sigma.max() > 0.1 else values), grid
+        values, grid = _means(values, block), coarser
+    else:
+        values = np.asarray(values, dtype=np.float32)
+    if sigma.max() > 0.1:
+        from scipy.ndimage import gaussian_filter
+
+        values = gaussian_filter(values, sigma)
+    return values, grid
+
+
+def _means(values: NDArray[Any], block: NDArray[np.int_]) -> Array:
+    """Return means of blocks of voxels; the border goes on where the last one is not whole."""
+    # In the order in which they lie in memory, whatever that is.
+    order = np.argsort([-abs(step) for step in values.strides], kind="stable")
+    source, (a, b, c) = values.transpose(order), block[order]
+    out = np.empty([-(-n // size) for n, size in zip(values.shape, block, strict=True)], dtype=np.float32)
+    target, last = out.transpose(order), source.shape[0] - 1
+    spare = [(0, int(-n % size)) for n, size in zip(source.shape[1:], (b, c), strict=True)]
+
+    def take(n: int) -> None:
+        plane = source[n * a].astype(np.float32)
+        for other in range(n * a + 1, (n + 1) * a):
+            plane += source[min(other, last)]
+        if spare != [(0, 0), (0, 0)]:
+            plane = np.pad(plane, spare, mode="edge")
+        lines = plane.reshape(-1, b, plane.shape[1]).sum(axis=1)
+        total = lines[:, ::c].copy()
+        for other in range(1, c):
+            total += lines[:, other::c]
+        target[n] = total / np.float32(a * b * c)
+
+    with own_threads() as threads:
+        each(take, range(len(target)), threads)
+    return out
+
+
+def spread(values: Array, matrices: Sequence[Array]) -> Array:
+    """Apply one matrix (T, S) to each axis: any interpolation, average or blur along the axes, or several in a row.
+
+    Parameters
+    ----------
+    values : ndarray, (S, S', S'')
+    matrices : sequence of 3 ndarray
+
+    Returns
+    -------
+    ndarray, (T, T', T'')
+    """
+    with own_threads():
+        for matrix in matrices:  # each step takes the first axis and puts it last
+            values = np.tensordot(values, matrix, axes=(0, 1))
+    return values
 
 
 def along(source: Grid, target: Grid) -> tuple[Array, Array, Array] | None:
@@ -239,11 +299,29 @@ def lerping(place: NDArray[np.float64], count: int, *, zero_outside: bool = Fals
 
 @lru_cache(maxsize=64)
 def blurring(count: int, sigma: float, mode: str) -> Array:
-    """Return the matrix (count, count) of a Gaussian along an axis: what it makes of each single voxel; not to be changed."""
-    from scipy.ndimage import gaussian_filter1d
+    """Return the matrix (count, count) of a Gaussian along an axis: what it makes of each single voxel; not to be changed.
 
-    one = np.eye(count, dtype=np.float32)
-    return np.asarray(gaussian_filter1d(one, sigma, axis=0, mode=mode) if sigma > 1e-6 else one)
+    Parameters
+    ----------
+    count : int
+    sigma : float
+        Voxels. It is cut off at four of them.
+    mode : str
+        What lies beyond the border: "reflect", "nearest" or "constant" (zeros), as scipy has them.
+    """
+    if sigma <= 1e-6:
+        return np.eye(count, dtype=np.float32)
+    reach = int(4 * sigma + 0.5)
+    steps = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (steps / sigma) ** 2)
+    weights /= weights.sum()
+    places = np.arange(count)[:, None] + steps
+    if mode == "reflect":
+        places = np.minimum(places % (2 * count), 2 * count - 1 - places % (2 * count))
+    there = (places >= 0) & (places < count) | (mode != "constant")
+    found = np.zeros((count, count))
+    np.add.at(found, (np.arange(count)[:, None], np.clip(places, 0, count - 1)), weights * there)
+    return found.astype(np.float32)
 
 
 def _blocks(grid: Grid, spacing: tuple[float, float, float]) -> tuple[NDArray[np.int_], NDArray[np.float64], Grid]:

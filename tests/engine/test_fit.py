@@ -146,3 +146,26 @@ def test_one_voxel_scan_survives() -> None:
     data, trip = fit.there(scan, fit.Plan((1.0, 1.0, 1.0), 4, "raw"))
     assert data.shape == (4, 4, 4)
     assert trip.image_home(data).shape == (1, 1, 1)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.9, 1.1, 3.0), (4.0, 0.5, 0.5), (2.0, 2.0, 2.0)])
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
+def test_whole_numbers_and_any_order_in_memory_give_the_same_copy(spacing: tuple[float, float, float], kind: type) -> None:
+    data = (np.random.default_rng(0).random((21, 34, 27)) * 200).astype(kind)
+    grid = Grid.plain(data.shape, spacing)
+    coarse = grid.respaced((2.0, 2.0, 2.0))
+    want = fit.resampled(data.astype(np.float64), grid, coarse)
+    for same in (data, np.asfortranarray(data), np.ascontiguousarray(data[::-1])[::-1], data.transpose(1, 0, 2).copy().transpose(1, 0, 2)):
+        np.testing.assert_allclose(fit.resampled(same, grid, coarse), want, atol=1e-3)
+    # The matrices of each axis say the same.
+    np.testing.assert_allclose(fit.spread(data.astype(np.float32), fit.along(grid, coarse)), want, atol=2e-2)
+    assert fit.resampled(data, grid, coarse).dtype == np.float32
+
+
+@pytest.mark.parametrize("mode", ["reflect", "nearest", "constant"])
+@pytest.mark.parametrize(("count", "sigma"), [(1, 2.0), (3, 2.0), (7, 1.2), (64, 1.5), (20, 0.0)])
+def test_blurring_is_that_of_scipy(count: int, sigma: float, mode: str) -> None:
+    from scipy.ndimage import gaussian_filter1d
+
+    want = gaussian_filter1d(np.eye(count), sigma, axis=0, mode=mode) if sigma else np.eye(count)
+    np.testing.assert_allclose(fit.blurring(count, sigma, mode), want, atol=1e-6)
