@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from napari_mri.core.grid import Grid
 from napari_mri.core.model import Runtime
 from napari_mri.core.volume import Labels, Volume
@@ -26,10 +28,11 @@ from napari_mri.models._skull_parts import (
     Looked,
     Params,
     inner_structures,
+    roomy,
     tell,
     tell_dropped,
 )
-from napari_mri.models._tones_device import nearest_on, sharpened_on
+from napari_mri.models._tones_device import nearest_on, tones_on
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,15 +66,20 @@ def on_device(scan: Volume, p: Params, rt: Runtime) -> Labels | None:
         judge_on(near, small, rt)
         near, sizes = outline.one_piece(outline.stretched(near, STEP_MM), p.border, STEP_MM)
         tell_dropped(sizes, rt)
-        distance = voxels.spread(near.clamp(-REACH_MM, REACH_MM), back)
+        box = roomy(voxels.extent(near < max(p.border, 0)), tuple(near.shape), ROOM_MM)
+        close = torch.full_like(near, REACH_MM)
+        if box is not None:
+            close[box] = near[box].clamp(-REACH_MM, REACH_MM)
+        distance = voxels.spread(close, back)
         mask = distance < p.border
-        span = voxels.extent(near < ROOM_MM) if p.csf and p.tones and bool(mask.any()) else None
-        if span is not None:
+        if p.csf and p.tones and box is not None:
             rt.report(0.6, "looking at the brightness of tissues")
-            box = tuple(slice(int(a), int(b) + 1) for a, b in zip(*span, strict=True))
-            looked = Looked(near[box], small[box], names_of(looks, box), grid.cropped(span[0], span[1] + 1))
+            ends = np.array([(span.start, span.stop) for span in box])
+            looked = Looked(near[box], small[box], grid.cropped(ends[:, 0], ends[:, 1]))
+            maps = names_of(looks, box).softmax(dim=0)
             del looks
-            edge = moved_on(distance, looked, (image, scan.grid, scale))
+            edge = moved_on(distance, looked, maps, (image, scan.grid, scale))
+            del maps
             mask = voxels.largest(edge < 0)
             if p.border or rt.wants("distance"):
                 rt.report(0.8, "measuring how far it is to the outline")
@@ -89,21 +97,31 @@ def on_device(scan: Volume, p: Params, rt: Runtime) -> Labels | None:
         return scan.with_labels(mask.to(torch.uint8).cpu().numpy(), {1: "brain"})
 
 
-def moved_on(distance: Tensor, looked: Looked, seen: tuple[Tensor, Grid, fit.Scale]) -> Tensor:
-    """As `moved`, of tensors; `seen` is the scan, its grid, and the scale from its intensities to those of the copy."""
+def moved_on(distance: Tensor, looked: Looked, maps: Tensor, seen: tuple[Tensor, Grid, fit.Scale]) -> Tensor:
+    """As `moved`, of tensors.
+
+    Parameters
+    ----------
+    distance : Tensor, (I, J, K)
+    looked : Looked
+    maps : Tensor, (N, I', J', K')
+        How likely each structure is in the box that is looked at; used up.
+    seen : tuple
+        The scan, its grid, and the scale from its intensities to those of the copy.
+    """
     import torch
 
     from napari_mri.nets import voxels
 
     image, grid, scale = seen
     near, small = looked.near, looked.small
-    maps = looked.maps.softmax(dim=0) + LEAST
+    maps += LEAST
     brain = torch.sigmoid(-(near / UNSURE_MM).clamp(-30, 30))
     own = torch.from_numpy(inner_structures()).to(near.device)
     inner_skull = own[: len(maps)]
     for part, share in ((inner_skull, brain), (~inner_skull, 1 - brain)):
         maps[part] *= share / maps[part].sum(dim=0)
-    tones = sharpened_on(maps, small, STEP_MM, EVERY)
+    tones = tones_on(maps, small, STEP_MM, EVERY)
     del maps
     band = distance.abs() < BAND_MM
     span = voxels.extent(band)

@@ -19,17 +19,19 @@ REACH_MM = 12.0
 LIKELY_ML = (700.0, 2200.0)
 RIM_MM, DARK = (4.0, 20.0), 0.1
 """Where the scalp is, from the inner skull; and what share of the brain's brightness it is never below."""
-BAND_MM, MOST_MM, SOFT_MM = 6.0, 3.0, 0.7
+BAND_MM, MOST_MM, SOFT_MM = 5.0, 3.0, 0.7
 """Brightness is looked at this near to the outline, moves it at most so far, and is smoothed by this."""
 EVEN_MM = 0.01
 """What lies on an outline to the voxel counts as so far from it."""
 ROOM_MM = 14.0
 """So much around the brain is looked at."""
+SLOPES = (0.5, 1.5)
+"""Distances grow by so many mm per mm, at least and at most, where they are stretched."""
 UNSURE_MM = 0.5
 """How far the outline may be off before brightness is looked at: odds are the distance in these."""
-EVERY = 6
-"""Only so many-th of the copy's voxels are asked how bright structures are and how the scan is shaded."""
-SOME_VOXELS = 200_000
+EVERY = 2
+"""Only every so many-th of the copy's voxels along each axis is asked how bright structures are and how the scan is shaded."""
+SOME_VOXELS = 100_000
 """About so many voxels near to the outline tell once more, in the scan itself, how bright structures are."""
 
 LEAST = 1e-4
@@ -58,14 +60,10 @@ class Params:
 
 @dataclass(frozen=True, eq=False)
 class Looked:
-    """A box of the 2 mm copy: the distance to the inner skull, mm, the copy, scaled, and logits (N, I, J, K) of names.
-
-    Arrays, or tensors.
-    """
+    """A box (I, J, K) of the 2 mm copy: the distance to the inner skull, mm, and the copy, scaled; arrays, or tensors."""
 
     near: Any
     small: Any
-    maps: Any
     grid: Grid
 
 
@@ -74,6 +72,16 @@ def inner_structures() -> NDArray[np.bool_]:
     own = np.zeros(256, dtype=bool)
     own[INNER] = True
     return own
+
+
+def roomy(
+    span: tuple[NDArray[Any], NDArray[Any]] | None, shape: tuple[int, ...], room: float
+) -> tuple[slice, ...] | None:
+    """Return the box of a copy of some shape that reaches some mm beyond a first and a last voxel (3,); None for None."""
+    more = int(np.ceil(room / STEP_MM))
+    if span is None:
+        return None
+    return tuple(slice(max(0, int(a) - more), min(n, int(b) + 1 + more)) for a, b, n in zip(*span, shape, strict=True))
 
 
 def tell_dropped(sizes: list[int], rt: Runtime) -> None:

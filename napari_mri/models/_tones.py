@@ -8,6 +8,7 @@ did with an atlas in the network's place).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,8 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mri.core.grid import Grid
+from napari_mri.engine.fit import blurring, lerping, spread
+from napari_mri.nets.blas import each, own_threads
 
 Array = NDArray[np.float32]
+Ask = Callable[[NDArray[np.intp]], Array]
 
 LIKELIEST = 5
 """So many structures may stand at a voxel: the likeliest before its brightness is looked at."""
@@ -45,6 +49,8 @@ RARELY = 0.004
 """What is less likely than this at a place is not there."""
 SMALLEST = 0.02
 """Share of the scan's range below which logarithms are not taken."""
+AT_ONCE = 16384
+"""Voxels that a thread works on at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,14 +95,19 @@ class Tones:
         """
         which, share, place = self._seen(values, at)
         mine = own[which]
-        likely = share * self.looks[which, np.rint(place).astype(np.intp)]
-        inside, outside = (likely * mine).sum(axis=0), (likely * ~mine).sum(axis=0)
-        in_share, out_share = (share * mine).sum(axis=0), (share * ~mine).sum(axis=0)
+        in_share, out_share = _parted(share, mine)
         # Where only these may stand (or their other side, say), brightness tells nothing.
         both = (in_share > RARELY) & (out_share > RARELY)
+        inside, outside = _parted(share * self.looks[which, np.rint(place).astype(np.intp)], mine)
         found = np.zeros(len(place), dtype=np.float32)
         found[both] = np.log(inside[both] * out_share[both] / (outside[both] * in_share[both]))
         return found * np.float32(TRUST)
+
+    def doubtful(self, own: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return at which voxels of the flat map `gain` is not 0, whatever the brightness; (I * J * K,)."""
+        which, share = (part.reshape(len(part), -1) for part in (self.which, self.share))
+        in_share, out_share = _parted(share.astype(np.float32), own[which])
+        return (in_share > RARELY) & (out_share > RARELY)
 
     def refitted(self, values: Array, at: NDArray[np.intp]) -> Tones:
         """Return the histograms of a finer grid, where noise is stronger and edges are sharper, from some of its voxels.
@@ -112,6 +123,12 @@ class Tones:
         for _ in range(REFITS):
             looks = _histograms(cell, _sure(share, cell, upper, looks), upper, len(looks))
         return replace(self, looks=looks)
+
+
+def _parted(likely: Array, mine: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Return the sums (V,) of what is mine and of what is not, of (M, V)."""
+    inside = likely * mine
+    return inside.sum(axis=0), (likely - inside).sum(axis=0)
 
 
 def _steps(values: Array, shade: Array, low: float, high: float) -> Array:
@@ -138,54 +155,149 @@ def sharpened(maps: Array, image: Array, spacing: float) -> tuple[NDArray[np.uin
     Tones or None
         None where there is nothing but air.
     """
-    found = _fitted(maps, image, spacing)
+    flat = maps.reshape(len(maps), -1)
+    every = np.arange(image.size)
+    found = _fitted([flat[:, part] for part in _parts(image.size)], image, every, spacing)
     if found is None:
         return np.rint(maps * 255).astype(np.uint8), None
-    tones, there, sure = found
-    names = np.zeros((len(maps), image.size), dtype=np.uint8)
+    there, which, share = found.there, found.which, found.share
+    names = np.zeros(flat.shape, dtype=np.uint8)
     names[0] = 255
     names[0, there] = 0
-    names[tones.which.reshape(len(sure), -1)[:, there], there] = np.rint(sure * 255)
+    names[which, there] = np.rint(found.sure * 255)
+    full_which = np.zeros((len(which), image.size), dtype=np.uint8)
+    full_share = np.zeros(full_which.shape, dtype=np.float16)
+    full_share[0] = 1
+    full_which[:, there], full_share[:, there] = which, share
+    shape_of = (-1, *image.shape)
+    tones = Tones(full_which.reshape(shape_of), full_share.reshape(shape_of), found.looks, found.low, found.high, found.shade)
     return names.reshape(maps.shape), tones
 
 
-def tones_of(maps: Array, image: Array, spacing: float, step: int = 1) -> Tones | None:
-    """Return what `sharpened` does but for the sharper map; of every `step`-th voxel only, which is quicker."""
-    found = _fitted(maps, image, spacing, step)
-    return None if found is None else found[0]
+def tones_at(ask: Ask, image: Array, spacing: float, step: int, wanted: NDArray[np.intp]) -> Tones | None:
+    """Return what structures look like, learned from every `step`-th voxel along each axis, and what may stand at some.
+
+    Parameters
+    ----------
+    ask : callable
+        How likely each structure is at flat voxels (V,): (N, V), to be used up. Asked from several threads.
+    image : ndarray, (I, J, K)
+    spacing : float
+        Of the voxels, mm.
+    step : int
+    wanted : ndarray, (W,)
+        Flat voxels.
+
+    Returns
+    -------
+    Tones or None
+        Its maps are those of the wanted voxels only, (M, W) and (W,); None where there is nothing but air.
+    """
+    some = np.arange(image.size).reshape(image.shape)[::step, ::step, ::step].reshape(-1)
+    found = _fitted(_each(lambda part: ask(some[part]), _parts(len(some))), image, some, spacing, step)
+    if found is None:
+        return None
+
+    def likeliest_at(part: slice) -> tuple[NDArray[np.uint8], Array]:
+        maps = ask(wanted[part])
+        air = maps[0] >= CLEAR_AIR
+        which, share = _likeliest(maps * found.rarity[:, None])
+        which[:, air], share[:, air] = 0, 0
+        share[0, air] = 1
+        return which, share
+
+    which, share = _joined(_each(likeliest_at, _parts(len(wanted))))
+    return Tones(which, share, found.looks, found.low, found.high, found.shade.reshape(-1)[wanted])
 
 
-def _fitted(
-    maps: Array, image: Array, spacing: float, step: int = 1
-) -> tuple[Tones, NDArray[np.intp], Array] | None:
-    """Return what structures look like, the flat voxels that are not air, (V,), and how likely each is in every `step`-th."""
-    count, shape = len(maps), image.shape
-    flat = maps.reshape(count, -1)
-    totals = flat.sum(axis=1, dtype=np.float64) + 200
-    there = np.flatnonzero(flat[0] < CLEAR_AIR)
+def _parts(count: int) -> list[slice]:
+    """Cut so many voxels into parts for threads."""
+    return [slice(start, start + AT_ONCE) for start in range(0, max(1, count), AT_ONCE)]
+
+
+def _each(work: Callable[[Any], Any], items: list[Any]) -> list[Any]:
+    """Return what some work makes of each item, several threads at once."""
+    found: list[Any] = [None] * len(items)
+
+    def take(n: int) -> None:
+        found[n] = work(items[n])
+
+    with own_threads() as threads:
+        each(take, range(len(items)), threads)
+    return found
+
+
+def _joined(found: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Join the answers of parts, arrays (…, V) each."""
+    return tuple(np.concatenate(answers, axis=-1) for answers in zip(*found, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """What structures look like, as learned from some voxels of an image (I, J, K).
+
+    Parameters
+    ----------
+    looks, low, high, shade
+        As of `Tones`.
+    rarity : ndarray, (N,)
+        What the likelihood of each structure is multiplied by.
+    there : ndarray, (V,)
+        The flat voxels it was learned from that are not air.
+    which, share, sure : ndarray, (M, V)
+        What may stand there, how likely before, and after the brightness is looked at.
+    """
+
+    looks: Array
+    low: float
+    high: float
+    shade: Array
+    rarity: Array
+    there: NDArray[np.intp]
+    which: NDArray[np.uint8]
+    share: Array
+    sure: Array
+
+
+def _fitted(maps: list[Array], image: Array, at: NDArray[np.intp], spacing: float, step: int = 1) -> _Fit | None:
+    """Learn what structures look like.
+
+    Parameters
+    ----------
+    maps : list of ndarray, (N, V') each
+        Where they are likely, in parts.
+    image : ndarray, (I, J, K)
+    at : ndarray, (V,)
+        The flat voxels that the parts are of, one after the other.
+    spacing : float
+        Of the image, mm.
+    step : int
+        They are every so many-th voxel along each axis.
+    """
+    totals = sum(part.sum(axis=1, dtype=np.float64) for part in maps) * step**3 + 200
+    rarity = ((totals / totals.sum()) ** RARE).astype(np.float32)
+    open_ = [np.flatnonzero(part[0] < CLEAR_AIR) for part in maps]
+    there = at[np.concatenate([part + n * AT_ONCE for n, part in enumerate(open_)])]
     values = np.asarray(image.reshape(-1)[there], dtype=np.float32)
     low = float(image.min())
     high = float(np.quantile(values[:: max(1, values.size // 200_000)], 0.999)) if values.size else low
     if not high > low:
         return None
-    which, share = _likeliest(flat[:, there] * ((totals / totals.sum()) ** RARE).astype(np.float32)[:, None])
-    shade = np.zeros(shape, dtype=np.float32)
-    few_which, few_share, few_values, few = which[:, ::step], share[:, ::step], values[::step], there[::step]
-    sure = few_share
-    looks = np.zeros((count, STEPS), dtype=np.float32)
-    for last in (*[False] * (ROUNDS - 1), True):
-        place = _steps(few_values, shade.reshape(-1)[few], low, high)
-        cell, upper = _cells(few_which, place)
-        looks = _histograms(cell, sure, upper, count)
-        sure = _sure(few_share, cell, upper, looks)
-        if not last:
-            shade = _shading(few_which, sure, looks, few_values, few, shape, low, high, spacing)
-    full_which = np.zeros((len(which), flat.shape[1]), dtype=np.uint8)
-    full_share = np.zeros(full_which.shape, dtype=np.float16)
-    full_share[0] = 1
-    full_which[:, there], full_share[:, there] = which, share
-    shape_of = (-1, *shape)
-    return Tones(full_which.reshape(shape_of), full_share.reshape(shape_of), looks, low, high, shade), there, sure
+    pairs = list(zip(maps, open_, strict=True))
+    which, share = _joined(_each(lambda pair: _likeliest(pair[0][:, pair[1]] * rarity[:, None]), pairs))
+    field = _Shading(there, image.shape, spacing)
+    shade = np.zeros(there.shape, dtype=np.float32)
+    sure, looks = share, np.zeros((len(rarity), STEPS), dtype=np.float32)
+    with own_threads():
+        for last in (*[False] * (ROUNDS - 1), True):
+            cell, upper = _cells(which, _steps(values, shade, low, high))
+            looks = _histograms(cell, sure, upper, len(rarity))
+            sure = _sure(share, cell, upper, looks)
+            if not last:
+                left, weights = _left(which, sure, looks, values, (low, high))
+                coarse = field.of(left, weights)
+                shade = field.there(coarse)
+    return _Fit(looks, low, high, field.full(coarse), rarity, there, which, share, sure)
 
 
 def _cells(which: NDArray[np.uint8], place: Array) -> tuple[NDArray[np.int32], Array]:
@@ -222,25 +334,22 @@ def _likeliest(maps: Array) -> tuple[NDArray[np.uint8], Array]:
 
 def _histograms(cell: NDArray[np.int32], sure: Array, upper: Array, count: int) -> Array:
     """Return the probability of each brightness in each structure, (N, STEPS)."""
-    from scipy.ndimage import gaussian_filter1d
-
     size = count * STEPS
     flat = cell.reshape(-1)
-    found = np.bincount(flat, (sure * (1 - upper)).reshape(-1), size)
-    found += np.bincount(flat + 1, (sure * upper).reshape(-1), size)[:size]
-    found = gaussian_filter1d(found.reshape(count, STEPS), WIDTH, axis=1, mode="constant")
+    above = sure * upper
+    found = np.bincount(flat, (sure - above).reshape(-1), size)
+    found[1:] += np.bincount(flat, above.reshape(-1), size)[:-1]
+    found = found.reshape(count, STEPS) @ blurring(STEPS, WIDTH, "constant").T
     every = found.sum(axis=0)
     mixed = (found + FEW * every / every.sum()) / (found.sum(axis=1, keepdims=True) + FEW)
     return np.asarray(mixed * (1 - FLOOR) + FLOOR / STEPS, dtype=np.float32)
 
 
-def _shading(
-    which: NDArray[np.uint8], sure: Array, looks: Array, values: Array, there: NDArray[np.intp], shape: tuple[int, ...],
-    low: float, high: float, spacing: float,
-) -> Array:  # fmt: skip
-    """Return the logarithm of the shading (I, J, K): what is left of the brightness once structures are known."""
-    from scipy.ndimage import gaussian_filter
-
+def _left(
+    which: NDArray[np.uint8], sure: Array, looks: Array, values: Array, ends: tuple[float, float]
+) -> tuple[Array, Array]:
+    """Return what is left of the brightness once structures are known, weighed, and the weights, (V,) each."""
+    low, high = ends
     tones = np.linspace(low, high, STEPS, dtype=np.float32)
     mean = looks @ tones / looks.sum(axis=1)
     spread = np.sqrt((looks * (tones - mean[:, None]) ** 2).sum(axis=1) / looks.sum(axis=1))
@@ -248,14 +357,48 @@ def _shading(
     logs = np.log(np.maximum(mean, least))
     weight = (mean > BRIGHT * high) / ((spread / np.maximum(mean, least)) ** 2 + 0.01)
     weights = (sure * weight[which]).sum(axis=0)
-    left = weights * np.log(np.maximum(values, least)) - (sure * (weight * logs)[which]).sum(axis=0)
-    sums = []
-    for part in (left, weights):
-        full = np.zeros(shape, dtype=np.float32)
-        full.reshape(-1)[there] = part
-        sums.append(gaussian_filter(_quartered(full), SHADE_MM / spacing / 4, mode="nearest"))
-    field = np.clip(sums[0] / (sums[1] + 1e-3), -MOST_SHADE, MOST_SHADE)
-    return _stretched(field, shape)
+    return weights * np.log(np.maximum(values, least)) - (sure * (weight * logs)[which]).sum(axis=0), weights
+
+
+class _Shading:
+    """The logarithm of the shading of an image (I, J, K), from what is left of the brightness at some voxels.
+
+    Parameters
+    ----------
+    at : ndarray, (V,)
+        Flat voxels.
+    shape : tuple of 3 int
+    spacing : float
+        Of the voxels, mm.
+    """
+
+    def __init__(self, at: NDArray[np.intp], shape: tuple[int, ...], spacing: float) -> None:
+        self._at, self._shape = at, shape
+        self._coarse = tuple(-(-n // 4) for n in shape)
+        spots = np.unravel_index(at, shape)
+        self._cell = np.ravel_multi_index(tuple(spot // 4 for spot in spots), self._coarse)
+        # The border goes on to the end of its cell of four voxels.
+        self._weight = np.ones(len(at), dtype=np.float32)
+        for spot, n in zip(spots, shape, strict=True):
+            self._weight[spot == n - 1] *= 1 + -n % 4
+        self._blur = [blurring(n, SHADE_MM / spacing / 4, "nearest") for n in self._coarse]
+        self._home = [lerping((np.arange(n) + 0.5) / 4 - 0.5, c) for n, c in zip(shape, self._coarse, strict=True)]
+
+    def of(self, left: Array, weights: Array) -> Array:
+        """Return the shading on cells of four voxels a side."""
+        sums = []
+        for part in (left, weights):
+            total = np.bincount(self._cell, part * self._weight, int(np.prod(self._coarse))) / 64
+            sums.append(spread(total.reshape(self._coarse).astype(np.float32), self._blur))
+        return np.clip(sums[0] / (sums[1] + 1e-3), -MOST_SHADE, MOST_SHADE)
+
+    def full(self, coarse: Array) -> Array:
+        """Return it at every voxel, (I, J, K)."""
+        return spread(coarse, self._home)
+
+    def there(self, coarse: Array) -> Array:
+        """Return it at the voxels it came from, (V,)."""
+        return self.full(coarse).reshape(-1)[self._at]
 
 
 def nearest(grid: Grid, spots: tuple[NDArray[np.intp], ...], coarse: Grid) -> NDArray[np.intp]:
@@ -274,29 +417,11 @@ def nearest_along(grid: Grid, coarse: Grid) -> list[NDArray[np.intp]]:
 
 
 def probable(logits: Array) -> Array:
-    """Turn logits (N, I, J, K) into probabilities, in place."""
-    for start in range(0, logits.shape[1], 8):  # a few slices at a time: all of them are hundreds of megabytes
-        part = logits[:, start : start + 8]
+    """Turn logits (N, I, …) into probabilities, in place."""
+    many = max(1, AT_ONCE // int(np.prod(logits.shape[2:])))
+    for start in range(0, logits.shape[1], many):  # a few slices at a time: all of them are hundreds of megabytes
+        part = logits[:, start : start + many]
         part -= part.max(axis=0)
         np.exp(part, out=part)
         part /= part.sum(axis=0)
     return logits
-
-
-def _quartered(values: Array) -> Array:
-    """Return means of 4 x 4 x 4 voxels; the border goes on."""
-    full = np.pad(values, [(0, -n % 4) for n in values.shape], mode="edge")
-    i, j, k = (n // 4 for n in full.shape)
-    return np.asarray(full.reshape(i, 4, j, 4, k, 4).mean(axis=(1, 3, 5)))
-
-
-def _stretched(values: Any, shape: tuple[int, ...]) -> Array:
-    """Undo `_quartered` by linear interpolation."""
-    out = np.asarray(values, dtype=np.float32)
-    for axis, count in enumerate(shape):
-        place = ((np.arange(count) + 0.5) / 4 - 0.5).clip(0, out.shape[axis] - 1)
-        lower = np.minimum(place.astype(np.intp), max(out.shape[axis] - 2, 0))
-        upper = np.minimum(lower + 1, out.shape[axis] - 1)
-        part = (place - lower).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
-        out = out.take(lower, axis) * (1 - part) + out.take(upper, axis) * part
-    return out

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class DeviceTones:
-    """`Tones` whose maps lie on a graphics processor: `which` (M, I * J * K) uint8, `share` likewise, float16."""
+    """`Tones` whose maps lie on a graphics processor: `which` (M, I * J * K) uint8, `share` likewise, float16 or float32."""
 
     which: Tensor
     share: Tensor
@@ -88,38 +88,43 @@ def nearest_on(grid: Grid, spots: tuple[Tensor, ...], coarse: Grid) -> Tensor:
     return at
 
 
-def sharpened_on(maps: Tensor, image: Tensor, spacing: float, step: int = 1) -> DeviceTones | None:
-    """As `sharpened` on a graphics processor, but for the sharper map: what the structures look like, (N, I, J, K)."""
+def tones_on(maps: Tensor, image: Tensor, spacing: float, step: int = 1) -> DeviceTones | None:
+    """Return what structures look like where they are likely, (N, I, J, K), learned from every `step`-th voxel along each axis.
+
+    As `sharpened` and `tones_at`, on a graphics processor; what may stand there is told of all voxels.
+    """
     import torch
 
     count, shape = len(maps), image.shape
     flat = maps.reshape(count, -1)
-    totals = flat.sum(dim=1) + 200
-    there = torch.nonzero(flat[0] < CLEAR_AIR)[:, 0]
-    values = image.reshape(-1)[there]
+    some = torch.arange(image.numel(), device=image.device).reshape(shape)[::step, ::step, ::step].reshape(-1)
+    totals = flat[:, some].sum(dim=1) * step**3 + 200
+    few = some[flat[0, some] < CLEAR_AIR]
+    values = image.reshape(-1)[few]
     if not len(values):
         return None
     low, high = torch.stack([image.min(), values[:: max(1, len(values) // 200_000)].quantile(0.999)]).tolist()
     if not high > low:
         return None
+    there = torch.nonzero(flat[0] < CLEAR_AIR)[:, 0]
     which, share = _likeliest_on(flat[:, there] * ((totals / totals.sum()) ** RARE)[:, None])
+    full_which = torch.zeros((len(which), flat.shape[1]), dtype=torch.uint8, device=image.device)
+    full_share = torch.zeros(full_which.shape, device=image.device)
+    full_share[0] = 1
+    full_which[:, there], full_share[:, there] = which.to(torch.uint8), share
     shade = torch.zeros(tuple(shape), device=image.device)
-    few_which, few_share, few_values, few = which[:, ::step], share[:, ::step], values[::step], there[::step]
+    few_which, few_share = full_which[:, few].long(), full_share[:, few]
     sure = few_share
     looks = torch.empty(0)
     for last in (*[False] * (ROUNDS - 1), True):
-        place = _steps_on(few_values, shade.reshape(-1)[few], low, high)
+        place = _steps_on(values, shade.reshape(-1)[few], low, high)
         lower = place.long()
         cell, upper = few_which * STEPS + lower, place - lower
         looks = _histograms_on(cell, sure, upper, count)
         sure = _sure_on(few_share, cell, upper, looks)
         if not last:
-            left, weights = _left_on(few_which, sure, looks, few_values, (low, high))
+            left, weights = _left_on(few_which, sure, looks, values, (low, high))
             shade = _shading_on(left, weights, few, tuple(shape), spacing)
-    full_which = torch.zeros((len(which), flat.shape[1]), dtype=torch.uint8, device=image.device)
-    full_share = torch.zeros(full_which.shape, dtype=torch.float16, device=image.device)
-    full_share[0] = 1
-    full_which[:, there], full_share[:, there] = which.to(torch.uint8), share.half()
     return DeviceTones(full_which, full_share, looks, low, high, shade)
 
 

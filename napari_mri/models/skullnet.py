@@ -14,20 +14,20 @@ from napari_mri.core.model import SKULLSTRIP, Card, Model, Runtime, Wants
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.engine import fit
 from napari_mri.engine.tiles import memory_ended
-from napari_mri.models._headnet import HEADNET, looks_at, names_of, network
+from napari_mri.models._headnet import HEADNET, looks_at, network
 from napari_mri.models._skull_device import on_device
 from napari_mri.models._skull_outline import (
     around,
     covered,
-    home,
     in_mm,
     judge,
     kept,
     main_part,
     moved,
+    naming,
     one_piece,
 )
-from napari_mri.models._skull_parts import STEP_MM, Looked, Params
+from napari_mri.models._skull_parts import BAND_MM, REACH_MM, ROOM_MM, STEP_MM, Looked, Params
 
 CARD = Card(
     name="skullnet",
@@ -68,35 +68,42 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Labels:
     grid = scan.grid.respaced((STEP_MM,) * 3)
     copy = fit.resampled(scan.data, scan.grid, grid)
     scale = fit.unit_scale(copy)
-    small = fit.unit_scaled(copy, scale)
     if scale is None:
         rt.warn("Every voxel has the same value, so there is nothing to strip.")
         return scan.with_labels(np.zeros(scan.grid.shape, dtype=np.uint8), {1: "brain"})
+    small = fit.unit_scaled(copy, scale)
     looks = looks_at(network(rt), small, p.variants, rt)
-    answers = np.stack([look.surfaces() for look in looks]) * np.float32(STEP_MM)
+    answers = np.stack([look.surfaces()[0 if p.csf else 1] for look in looks]) * np.float32(STEP_MM)
     rt.report(0.7, "bringing the mask home")
-    channel = 0 if p.csf else 1
-    near, spread = answers.mean(0)[channel], answers.std(0)[channel]
+    near = answers.mean(axis=0)
     judge(near, small, rt)
     near = one_piece(in_mm(near), p.border, rt)
-    distance, mask = home(near, grid, scan.grid, p.border)
-    if p.csf and p.tones and mask.any():
-        rt.report(0.75, "looking at the brightness of tissues")
-        box = around(near)
+    wants_distance = rt.wants("distance")
+    distance = np.full(scan.grid.shape if wants_distance else 0, REACH_MM, dtype=np.float32)
+    mask = np.zeros(scan.grid.shape, dtype=np.uint8)
+    # Only a box around the brain is looked at: elsewhere the distance is beyond the clip, or the outline far away.
+    box = around(near, p.border, ROOM_MM)
+    close = box if p.border or wants_distance else around(near, p.border, BAND_MM + STEP_MM)
+    if box is not None and close is not None:
+        there, part = covered(grid, np.array([(span.start, span.stop - 1.0) for span in close]), scan.grid)
         ends = np.array([(span.start, span.stop) for span in box])
-        looked = Looked(near[box], small[box], names_of(looks, box), grid.cropped(ends[:, 0], ends[:, 1]))
-        del looks
-        # All of it within the part of the scan that this box covers: beyond, nothing is near to the outline.
-        there, part = covered(grid, ends - (0.0, 1.0), scan.grid)
-        edge = moved(distance[there], looked, Volume(scan.data[there], part), scale)
-        if p.border or rt.wants("distance"):
-            distance[there], mask[there] = kept(edge, part, looked.grid, p.border)
-        else:
-            mask[there] = main_part(edge < 0)
-    if rt.wants("distance"):
+        looked = Looked(near[box], small[box], grid.cropped(ends[:, 0], ends[:, 1]))
+        edge = fit.resampled(looked.near.clip(-REACH_MM, REACH_MM), looked.grid, part)
+        within = (edge < p.border).view(np.uint8)
+        if p.csf and p.tones:
+            rt.report(0.75, "looking at the brightness of tissues")
+            edge = moved(edge, looked, naming(looks, box), Volume(scan.data[there], part), scale)
+            if p.border or wants_distance:
+                edge, within = kept(edge, part, looked.grid, p.border)
+            else:
+                within = main_part(edge < 0)
+        mask[there] = within
+        if wants_distance:
+            distance[there] = edge
+    if wants_distance:
         rt.offer("distance", scan.with_data(distance))
     if p.variants > 1:
-        rt.offer("uncertainty", scan.with_data(fit.resampled(spread, grid, scan.grid)))
+        rt.offer("uncertainty", scan.with_data(fit.resampled(answers.std(axis=0), grid, scan.grid)))
     rt.report(1.0, "done")
     return scan.with_labels(mask, {1: "brain"})
 

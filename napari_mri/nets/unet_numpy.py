@@ -49,11 +49,13 @@ class HeadNet:
 
     def surfaces(self, features: Array) -> Array:
         """Return distances (2, I, J, K), voxels, to the inner skull and to the brain, from `features`."""
-        return unfold(convolved(features, self.state["head.weight"]) + self.state["head.bias"])
+        x = convolved(features, self.state["head.weight"])
+        x += self.state["head.bias"]
+        return unfold(x)
 
     def named(self, features: Array, part: Part = (slice(None),) * 3) -> Array:
         """Return logits (structures + 1, I, J, K) of some blocks: the names, and right (above 0) or left."""
-        x = inner(self._block("tell", features))[part]
+        x = self._told(features)[part]
         i, j, k, wide = x.shape
         flat = x.reshape(-1, wide).T
         kernel, bias = (self.state[f"names.{name}"].reshape(-1, 8, n) for name, n in (("weight", wide), ("bias", 1)))
@@ -69,40 +71,94 @@ class HeadNet:
             each(name, range(8), threads)
         return out.reshape(-1, 2 * i, 2 * j, 2 * k)
 
+    def naming(self, features: Array) -> Callable[[NDArray[np.intp]], Array]:
+        """Return what tells the logits (structures + 1, V) that `named` has at some voxels (3, V)."""
+        x = self._told(features)
+        wide = x.shape[3]
+        kernel, bias = (self.state[f"names.{name}"].reshape(-1, 8, n) for name, n in (("weight", wide), ("bias", 1)))
+
+        def ask(voxels: NDArray[np.intp]) -> Array:
+            blocks = x[tuple(voxels // 2)]
+            places = np.ravel_multi_index(tuple(voxels % 2), (2, 2, 2))
+            out = np.empty((len(kernel), len(places)), dtype=np.float32)
+            for n in range(8):
+                here = np.flatnonzero(places == n)
+                if here.size:
+                    out[:, here] = kernel[:, n] @ blocks[here].T + bias[:, n]
+            return out
+
+        return ask
+
     def features(self, image: Array) -> Array:
         """(I, J, K) to features of blocks of two voxels a side, framed."""
-        x = self._block("stem", framed(fold(image)))
+        x = framed(fold(image))
+        spare = np.empty(x[1:-1, 1:-1, 1:-1, 0].size * self.widths[0], dtype=np.float32)
+        x = self._block("stem", x, spare)
         skips = []
         for level, depth in enumerate(self.depths):
             for number in range(depth):
-                x = self._block(f"down.{level}.{number}", x, over=True)
+                x = self._block(f"down.{level}.{number}", x, spare)
             if level + 1 < len(self.depths):
                 skips.append(x)
-                x = self._block(f"shrink.{level}", x, stride=2)
+                x = self._block(f"shrink.{level}", x, spare, stride=2)
         for level in reversed(range(len(self.depths) - 1)):
             kernel, bias = self.state[f"widen.{level}.weight"], self.state[f"widen.{level}.bias"]
             with own_threads():
                 coarse = inner(x) @ kernel[:, :, 0, 0, 0].T + bias
             x = skips.pop()
             add_doubled(inner(x), coarse)
-            x = self._block(f"up.{level}", x, over=True)
+            x = self._block(f"up.{level}", x, spare)
         return x
 
-    def _block(self, name: str, x: Array, *, stride: int = 1, over: bool = False) -> Array:
-        """Convolution, group norm, LeakyReLU; adds its input when the width does not change.
+    def _told(self, features: Array) -> Array:
+        """Return what the names follow from, (I / 2, J / 2, K / 2, wide), without a frame."""
+        y, (scale, offset) = self._convolved("tell", features)
+        same = features.shape[3] == y.shape[3]
+
+        def finish(n: int) -> None:
+            _lit(y[n], scale, offset)
+            if same:
+                y[n] += inner(features)[n]
+
+        with own_threads() as threads:
+            each(finish, range(len(y)), threads)
+        return y
+
+    def _block(self, name: str, x: Array, spare: Array, stride: int = 1) -> Array:
+        """Convolution, group norm, LeakyReLU; adds its input, and is written over it, where the width does not change.
 
         Parameters
         ----------
         name : str
         x : ndarray, (I + 2, J + 2, K + 2, ins)
+        spare : ndarray
+            Room to work in: memory that is new takes longer than that which was used before.
         stride : int
-        over : bool
-            Whether the answer may be written over the input.
 
         Returns
         -------
         ndarray, (I' + 2, J' + 2, K' + 2, outs)
         """
+        y, (scale, offset) = self._convolved(name, x, stride, spare)
+        same = stride == 1 and x.shape[3] == y.shape[3]
+        out = x if same else frame_of(y.shape)
+        answer = inner(out)
+
+        def finish(n: int) -> None:
+            _lit(y[n], scale, offset)
+            if same:
+                answer[n] += y[n]
+            else:
+                answer[n] = y[n]
+
+        with own_threads() as threads:
+            each(finish, range(len(y)), threads)
+        return out
+
+    def _convolved(
+        self, name: str, x: Array, stride: int = 1, spare: Array | None = None
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """Return the convolution of a block, and what its group norm multiplies it by and adds then."""
         kernel = self.state[f"{name}.conv.weight"]
         sums = np.zeros((2, (x.shape[0] - 2) // stride, len(kernel)))
         ones = np.ones((x.shape[1] - 2) // stride * ((x.shape[2] - 2) // stride), dtype=np.float32)
@@ -111,22 +167,9 @@ class HeadNet:
             rows = slab.reshape(-1, slab.shape[-1])
             sums[0, n], sums[1, n] = ones @ rows, ones @ np.square(rows)
 
-        y = convolved(x, kernel, stride, count)
-        scale, offset = _normaliser(sums.sum(axis=1), y.size, *(self.state[f"{name}.norm.{part}"] for part in ("weight", "bias")))
-        same = stride == 1 and x.shape[3] == y.shape[3]
-        out = x if same and over else frame_of(y.shape)
-        given, answer = inner(x), inner(out)
-
-        def finish(n: int) -> None:
-            slab = y[n]
-            slab *= scale
-            slab += offset
-            np.maximum(slab, np.float32(0.1) * slab, out=slab)
-            np.add(given[n], slab, out=answer[n]) if same else np.copyto(answer[n], slab)
-
-        with own_threads() as threads:
-            each(finish, range(len(y)), threads)
-        return out
+        y = convolved(x, kernel, stride, spare, count)
+        norm = (self.state[f"{name}.norm.{part}"] for part in ("weight", "bias"))
+        return y, _normaliser(sums.sum(axis=1), y.size, *norm)
 
 
 def structure_of(state: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...], int]:
@@ -200,7 +243,9 @@ def add_doubled(x: Array, coarse: Array) -> None:
         each(add, range(i), threads)
 
 
-def convolved(x: Array, kernel: Array, stride: int = 1, then: Callable[[int, Array], None] | None = None) -> Array:
+def convolved(
+    x: Array, kernel: Array, stride: int = 1, spare: Array | None = None, then: Callable[[int, Array], None] | None = None
+) -> Array:
     """Convolve, at every voxel or at every second one.
 
     Parameters
@@ -209,6 +254,8 @@ def convolved(x: Array, kernel: Array, stride: int = 1, then: Callable[[int, Arr
     kernel : ndarray, (outs, ins, 3, 3, 3)
     stride : int
         1 or 2.
+    spare : ndarray, optional
+        Flat room for the answer, at least as large.
     then : callable, optional
         Is handed the number of each finished slab, and the slab (J', K', outs), from any thread.
 
@@ -222,7 +269,8 @@ def convolved(x: Array, kernel: Array, stride: int = 1, then: Callable[[int, Arr
     a, b, c, d = x.strides
     strips = as_strided(x, (i, j, k, 3, 3, 3 * ins), (stride * a, stride * b, stride * c, a, b, d), writeable=False)
     weights = kernel.transpose(2, 3, 4, 1, 0).reshape(27 * ins, outs)
-    out = np.empty((i, j, k, outs), dtype=np.float32)
+    size = i * j * k * outs
+    out = (np.empty(size, dtype=np.float32) if spare is None else spare[:size]).reshape(i, j, k, outs)
     lines = max(1, AT_ONCE // (k * 27 * ins))
 
     def take(n: int) -> None:
@@ -238,6 +286,13 @@ def convolved(x: Array, kernel: Array, stride: int = 1, then: Callable[[int, Arr
     with own_threads() as threads:
         each(take, range(i), threads)
     return out
+
+
+def _lit(slab: Array, scale: Array, offset: Array) -> None:
+    """Multiply, add, and make what is below 0 a tenth of itself, in place; (J, K, C)."""
+    slab *= scale
+    slab += offset
+    np.maximum(slab, np.float32(0.1) * slab, out=slab)
 
 
 def _normaliser(sums: NDArray[np.float64], size: int, weight: Array, bias: Array) -> tuple[Array, Array]:

@@ -5,8 +5,8 @@ import pytest
 
 from napari_mri.core.grid import Grid
 from napari_mri.models._anatomy import Anatomy, Key
-from napari_mri.models._tones import Tones, nearest, probable, sharpened, tones_of
-from napari_mri.models._tones_device import DeviceTones, sharpened_on
+from napari_mri.models._tones import AT_ONCE, Tones, nearest, probable, sharpened, tones_at
+from napari_mri.models._tones_device import DeviceTones, tones_on
 
 SHAPE = (48, 40, 36)
 LOOKS = (0.0, 0.9, 0.5, 0.7)
@@ -106,16 +106,54 @@ def test_probabilities_add_up():
     np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
 
 
+def asking(maps):
+    flat = maps.reshape(len(maps), -1)
+    return lambda at: flat[:, at].astype(np.float32)
+
+
+def test_what_is_asked_for_is_told_as_in_the_whole():
+    _, maps, image = scene(shade=0.4)
+    assert image.size > 2 * AT_ONCE, "more than one part"
+    _, whole = sharpened(maps.astype(np.float32), image, 2.0)
+    wanted = np.sort(np.random.default_rng(4).permutation(image.size)[: AT_ONCE + 500])
+    some = tones_at(asking(maps), image, 2.0, 1, wanted)
+    np.testing.assert_allclose(some.looks, whole.looks, atol=1e-5)
+    np.testing.assert_allclose(some.shade, whole.shade.reshape(-1)[wanted], atol=1e-4)
+    share = whole.share.reshape(len(whole.share), -1)[:, wanted]
+    np.testing.assert_allclose(some.share, share, atol=1e-3)
+    assert (some.share[0] == 1).any(), "air"
+    values, own = image.reshape(-1)[wanted], np.arange(256) == 2
+    gain = some.gain(values, np.arange(wanted.size), own)
+    # A share that lies on the border of what counts as there is rounded in the whole.
+    assert np.isclose(gain, whole.gain(values, wanted, own), atol=0.02).mean() > 0.999
+    doubtful = some.doubtful(own)
+    assert 0.05 < doubtful.mean() < 0.95
+    assert not gain[~doubtful].any()
+    assert (gain[doubtful] != 0).mean() > 0.9
+
+
+def test_every_second_voxel_tells_nearly_the_same():
+    _, maps, image = scene(shade=0.4)
+    every, some = (tones_at(asking(maps), image, 2.0, step, np.arange(image.size)) for step in (1, 2))
+    steps = np.arange(every.looks.shape[1])
+    means = [tones.looks[1:] @ steps for tones in (every, some)]
+    np.testing.assert_allclose(means[0], means[1], atol=6)  # small structures take more from the histogram of all
+    assert np.abs(every.shade - some.shade).max() < 0.1
+    empty = np.zeros((4, *SHAPE), np.float32)
+    empty[0] = 1
+    assert tones_at(asking(empty), image, 2.0, 2, np.arange(9)) is None
+
+
 @pytest.mark.parametrize("step", [1, 3])
 @pytest.mark.parametrize("shade", [0.0, 0.4])
 def test_tensors_tell_the_same(shade, step):
     torch = pytest.importorskip("torch")
     _, maps, image = scene(shade=shade)
     maps = maps.astype(np.float32)
-    tones = tones_of(maps.copy(), image, 2.0, step)
-    there = sharpened_on(torch.from_numpy(maps.copy()), torch.from_numpy(image), 2.0, step)
+    tones = tones_at(asking(maps), image, 2.0, step, np.arange(image.size))
+    there = tones_on(torch.from_numpy(maps.copy()), torch.from_numpy(image), 2.0, step)
     np.testing.assert_allclose(there.looks.numpy(), tones.looks, atol=1e-5)
-    np.testing.assert_allclose(there.shade.numpy(), tones.shade, atol=1e-4)
+    np.testing.assert_allclose(there.shade.numpy().reshape(-1), tones.shade, atol=1e-4)
     rng = np.random.default_rng(5)
     at, values, own = rng.integers(0, image.size, 4000), rng.random(4000, dtype=np.float32), np.arange(256) == 2
     gain = tones.gain(values, at, own)
