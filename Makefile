@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Window tests open real windows, one after another: on a machine without a screen a virtual one is used where it is installed.
 SCREEN := $(shell command -v xvfb-run >/dev/null 2>&1 && [ -z "$$DISPLAY$$WAYLAND_DISPLAY" ] && echo xvfb-run -a -s \"-screen 0 1600x1000x24\")
 
-.PHONY: demo fuzz test lint types floors tests constraints bench contact-sheet train-skullstrip train-headnet train-denoise train-click3d train-superres train-isotropic train-sharper clean
+.PHONY: demo fuzz test lint types floors tests constraints bench contact-sheet train-skullstrip train-headnet train-denoise train-click3d train-mender train-superres train-isotropic train-sharper clean
 
 demo: $(VENV)/.ready
 	$(BIN)/napari-mri demo
@@ -46,6 +46,10 @@ constraints:
 
 train-click3d: $(VENV)/.ready
 	$(BIN)/python -m training.train_click3d --resume
+
+# Goes on from its checkpoint, or begins with the click network's levels; to be looked at before it is shipped.
+train-mender: $(VENV)/.ready
+	$(BIN)/python -m training.train_mender --resume --init napari_mri/weights/click3d.safetensors --export runs/mender
 
 # Goes on from the last checkpoint; the weights and their card land in runs/, to be looked at before they are shipped.
 # Skull-strip and the names of structures are two answers of one network.

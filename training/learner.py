@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from napari_mri.engine.weights import STEP
 from training.muon import Muon
 
 PAUSE = 10.0
@@ -114,7 +115,12 @@ class Learner(Generic[Net]):
 
 
 def write_weights(
-    net: torch.nn.Module, folder: Path, name: str, facts: dict[str, Any], more: dict[str, torch.Tensor] | None = None
+    net: torch.nn.Module,
+    folder: Path,
+    name: str,
+    facts: dict[str, Any],
+    more: dict[str, torch.Tensor] | None = None,
+    as_bytes: bool = False,
 ) -> None:
     """Write `name`.safetensors (float16) and its card, `name`.json.
 
@@ -128,11 +134,19 @@ def write_weights(
         What the card tells.
     more : dict, optional
         Tensors that are not the network's but belong to it.
+    as_bytes : bool
+        Keep kernels in steps of 1/127 of the largest number of each output channel: half the size.
     """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().cpu().half().contiguous() for k, v in (net.state_dict() | (more or {})).items()}
+    full = {name: tensor.detach().cpu().float() for name, tensor in (net.state_dict() | (more or {})).items()}
+    tensors = {name: tensor.half().contiguous() for name, tensor in full.items()}
+    if as_bytes:
+        for key, kernel in full.items():
+            if kernel.ndim > 2:
+                step = kernel.abs().amax(tuple(range(1, kernel.ndim)), keepdim=True).clamp(min=1e-12) / 127
+                tensors |= {key: (kernel / step).round().to(torch.int8).contiguous(), key + STEP: step}
     file = folder / f"{name}.safetensors"
     save_file(tensors, file)
     file.chmod(0o644)  # safetensors writes for the owner alone

@@ -16,6 +16,9 @@ from napari_mri.core.model import Weights
 SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 """Weights trained by this project, in the package."""
 
+STEP = ".step"
+"""Ends the name of what stands beside a tensor kept as bytes: what one of them is worth, float32."""
+
 
 def folder() -> Path:
     """Return the user's weights folder: ``NAPARI_MRI_WEIGHTS``, or one in the user's cache."""
@@ -152,10 +155,15 @@ def load_arrays(path: Path) -> dict[str, Any]:
 
 
 def _sound(path: Path, load_file: Callable[[Path], dict[str, Any]], broken: type[Exception]) -> dict[str, Any]:
+    """Load tensors; those kept as bytes become float32."""
     try:
-        return dict(load_file(path))
+        found = dict(load_file(path))
     except (broken, OSError) as error:
         raise WeightsProblem(f"{path.name} is no sound safetensors file: {error}.") from error
+    for name in [name.removesuffix(STEP) for name in found if name.endswith(STEP)]:
+        if name in found:
+            found[name] = found[name] * found.pop(name + STEP)
+    return found
 
 
 def load(path: Path) -> dict[str, Any]:

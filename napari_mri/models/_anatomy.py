@@ -166,7 +166,7 @@ class Anatomy:
         number, side = meaning
         there = self._at(self.names, new)
         right = self._at(self.right[None], new)[0]
-        chance = float(there[number]) * (right if side > 0 else 1 - right if side < 0 else 1.0)
+        chance = float(there[number]) * _on(side, right)
         if chance > ASIDE:
             return None
         if int(there.argmax()) == number and number not in SPREAD:
@@ -187,11 +187,11 @@ class Anatomy:
             number, side = other
             if number in (BRAIN, LESION) or (number in self.key.paired and side == 0 and other != meaning):
                 continue
-            if other != meaning and first[0][number, 0] < HERE:
+            if other != meaning and first[0][number, 0] * _on(side, first[1][0]) < HERE:
                 continue
             score = 0.0
             for (names, right), sign in marks:
-                there = names[number] * (right if side > 0 else 1 - right if side < 0 else 1.0)
+                there = names[number] * _on(side, right)
                 score += float(np.log(np.where(sign, there, 1 - there) * (1 - DOUBT) + DOUBT).sum())
             if other == meaning:
                 before = score
@@ -199,13 +199,15 @@ class Anatomy:
                 best = score, other
         return best[1] if best[0] > before + CLEARLY else None
 
-    def denied(self, meaning: Meaning, told: Pointed) -> float:
-        """Return how deep, mm, marks beside the object lie in what was meant, if that is in its middle; else 0."""
+    def denied(self, meaning: Meaning, told: Pointed) -> tuple[float, float]:
+        """Return how deep marks beside the object lie in what was meant, mm and 0 to 1, if that is in its middle; else 0."""
         if not len(told.outside) or meaning[0] == CORTEX:  # which is deep nowhere
-            return 0.0
-        depth = self._depth_of(meaning, self._spots(told.outside))
-        deepest, most = float(depth[0].max()), depth[1]
-        return deepest * STEP_MM if deepest >= DEEP_IN * most and deepest * STEP_MM > EDGE_MM else 0.0
+            return 0.0, 0.0
+        depth, most = self._depth_of(meaning, self._spots(told.outside))
+        deepest = float(depth.max())
+        if deepest < DEEP_IN * most or deepest * STEP_MM <= EDGE_MM:
+            return 0.0, 0.0
+        return deepest * STEP_MM, deepest / most
 
     def shown(self, meaning: Meaning) -> Any:
         """Return how much each voxel (I, J, K) belongs to what is meant, 0 to 1."""
@@ -239,7 +241,7 @@ class Anatomy:
         place = np.where(own[which], share, np.float16(0)).sum(axis=0, dtype=np.float32)
         if side:
             right = self.right[part].astype(np.float32) / np.float32(255)
-            place *= right if side > 0 else 1 - right
+            place *= _on(side, right)
         found = carried(place, self.grid.cropped(low, high), look)
         spots = np.nonzero((found > UNSEEN) & (found < 1 - UNSEEN))
         # Places are interpolated; what else may stand there, and how bright it is, is that of the nearest voxel.
@@ -262,7 +264,7 @@ class Anatomy:
         place = torch.where(mine[which.long()], share.float(), 0.0).sum(dim=0)
         if meaning[1]:
             right = self._held.right[part].float() / 255
-            place = place * (right if meaning[1] > 0 else 1 - right)
+            place = place * _on(meaning[1], right)
         found = carried(place, self.grid.cropped([p.start for p in part], [p.stop for p in part]), look)
         spots = torch.nonzero((found > UNSEEN) & (found < 1 - UNSEEN), as_tuple=True)
         at = nearest_on(look, spots, self.grid)
@@ -386,7 +388,7 @@ class Anatomy:
         found = _shares(held.names[number][part])
         if side:
             right = _shares(held.right[part])
-            found *= right if side > 0 else 1 - right
+            found *= _on(side, right)
         return found
 
     def _at(self, maps: NDArray[np.uint8], places: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -412,6 +414,11 @@ class _Held:
     names: Any
     right: Any
     tones: Any = None
+
+
+def _on(side: int, right: Any) -> Any:
+    """Return how likely what is asked for is on its side: 1 right, -1 left, 0 either; `right` is how likely it is the right one."""
+    return right if side > 0 else 1 - right if side < 0 else 1.0
 
 
 def _shares(steps: Any, add: bool = False) -> Any:

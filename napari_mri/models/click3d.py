@@ -19,6 +19,7 @@ from napari_mri.core.model import SEGMENT, Card, Model, Runtime, Session, Wants,
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Mask, Point, Prompts, Scribble
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.models._anatomy import Anatomy, Meaning, anatomy_of
+from napari_mri.models._click3d_mend import bettered, deep_in, leant, window_of
 from napari_mri.models._click3d_rounds import OVERVIEW, Answer, Rounds, as_array, extent, touched
 from napari_mri.models._click3d_zoom import Pyramid, carried, straight
 from napari_mri.models._headnet import HEADNET, naming, unfit
@@ -27,6 +28,7 @@ from napari_mri.models._marks import Pointed, sorted_out, voxel_box
 Array = NDArray[np.float32]
 
 WEIGHTS = Weights("click3d.safetensors", licence="BSD-3-Clause", shipped=True)
+MENDER = Weights("mender.safetensors", licence="BSD-3-Clause", shipped=True)
 
 CARD = Card(
     name="click3d",
@@ -39,19 +41,13 @@ CARD = Card(
     wants=Wants(axes="RAS", min_slices=3),
     prompts=(Point, Box, Scribble, Lasso, Extremes, Mask),
     needs=("torch", "safetensors", "scipy"),
-    weights=(WEIGHTS, HEADNET),
+    weights=(WEIGHTS, MENDER, HEADNET),
     cite="Trained by this project on label maps of SynthSeg (Billot et al., Med Image Anal 2023); see docs/click.md",
     rank=10,
 )
 
 FINE_SIDE = 144
 """Longest side of a crop in which place and brightness tell what belongs to a structure, voxels."""
-REACH, LEAST_MM, MOST_MM, WINDOW_MM = 2.0, 2.0, 12.0, 24.0
-"""A correction of such an answer reaches about so many times as far as it is from the outline; at least, at most, and only within."""
-ALIKE = 0.15
-"""What differs from the place of a correction by more than this share of the scan's range is hardly corrected with it."""
-MARGIN = 2.0
-"""Log odds at the place of a correction, at least."""
 KEEP_BYTES, LEAST_STATES = 700_000, 2
 """Answers kept for undo, packed, all but the newest together, but at least so many; others are worked out again."""
 
@@ -74,8 +70,9 @@ MOST_SHAPES = 40
 """Crops of so many shapes are tried beforehand."""
 NOTHING: Meaning = (-2, 0)
 """Marks say that the object is nothing that the map of anatomy knows."""
-WRONG_MM = 4.0
-"""A mark beside the object this deep in the middle of what was meant says that nothing of the kind was."""
+WRONG_MM, WRONG = 4.0, 0.8
+"""A mark beside the object this deep in what was meant, and in the very middle (1 = the deepest), says that nothing of the
+kind was."""
 FIRST_MARKS = 3
 """Marks within which more may come to be meant than at first."""
 
@@ -87,27 +84,74 @@ def _packer() -> ThreadPoolExecutor:
 
 
 @dataclass(frozen=True, eq=False)
+class Found:
+    """What is known after some marks.
+
+    Parameters
+    ----------
+    known : Answer
+        What place and brightness say, turned by rule near marks that say otherwise: what the next mark begins with.
+    shown : Answer
+        The same, bettered by a network: what the user sees. It is not begun with, since a network that is asked about its own
+        answers again and again goes astray.
+    meaning : Meaning, optional
+        What the object was taken for, if the map of anatomy tells.
+    """
+
+    known: Answer
+    shown: Answer
+    meaning: Meaning | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class State:
-    """An answer: probabilities in a crop, packed small; and what it was taken for, if the map of anatomy tells."""
+    """The same, packed small."""
+
+    known: Packed
+    shown: Packed
+    meaning: Meaning | None
+
+    @classmethod
+    def of(cls, found: Found) -> tuple[State, Found]:
+        """Pack what was found; the session goes on with exactly what was packed, returned too."""
+        packed, known = Packed.of(found.known)
+        if found.shown is found.known:
+            return cls(packed, packed, found.meaning), Found(known, known, found.meaning)
+        other, shown = Packed.of(found.shown)
+        return cls(packed, other, found.meaning), Found(known, shown, found.meaning)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(len(packed.bytes) for packed in {self.known, self.shown})
+
+    def found(self, device: str) -> Found:
+        """Return what was found again, as arrays or as tensors on another device."""
+        known = self.known.answer(device)
+        return Found(known, known if self.shown is self.known else self.shown.answer(device), self.meaning)
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Probabilities in a crop, in steps of 1/255, compressed by a thread."""
 
     grid: Grid
     packing: Future[bytes]
-    meaning: Meaning | None = None
 
     @classmethod
-    def of(cls, answer: Answer, meaning: Meaning | None = None) -> tuple[State, Answer]:
-        """Pack probabilities in steps of 1/255; the session goes on with exactly what was packed, returned too."""
+    def of(cls, answer: Answer) -> tuple[Packed, Answer]:
+        """Pack an answer; returned too is exactly what was packed."""
         steps, look = _steps(answer.found), answer.look
-        return cls(look, _packer().submit(zlib.compress, as_array(steps).tobytes(), 1), meaning), _shares(steps, look)
+        return cls(look, _packer().submit(zlib.compress, as_array(steps).tobytes(), 1)), _shares(steps, look)
 
     @property
-    def packed(self) -> bytes:
+    def bytes(self) -> bytes:
         """The probabilities, (I, J, K) uint8, compressed."""
         return self.packing.result()
 
-    def answer(self, device: str = "cpu") -> Answer:
+    def answer(self, device: str) -> Answer:
         """Return the probabilities again, as an array or as a tensor on another device."""
-        steps = np.frombuffer(bytearray(zlib.decompress(self.packed)), np.uint8).reshape(self.grid.shape)
+        steps = np.frombuffer(bytearray(zlib.decompress(self.bytes)), np.uint8).reshape(self.grid.shape)
         if device == "cpu":
             return _shares(steps, self.grid)
         import torch
@@ -138,8 +182,9 @@ class Clicking(Session):
 
     def __init__(self, scan: Volume, p: Params, rt: Runtime) -> None:
         self.scan, self.p, self.rt = scan, p, rt
-        path = rt.weights(WEIGHTS)
+        path, mending = rt.weights(WEIGHTS), rt.weights(MENDER)
         self.net = rt.keep(f"click3d {path}", lambda: loaded(path, rt.device))
+        self.mender = rt.keep(f"click3d {mending}", lambda: loaded(mending, rt.device, mends=True))
         rt.report(0.3, "making coarser copies")
         self.pyramid = Pyramid(scan.data, scan.grid, rt.device)
         self._states: OrderedDict[tuple[Mark, ...], State] = OrderedDict()
@@ -158,25 +203,25 @@ class Clicking(Session):
     def _answer(self, prompts: Prompts) -> Labels:
         first = next((n for n, mark in enumerate(prompts.marks) if mark.positive), 0) + 1
         known = max((n for n in range(first, len(prompts) + 1) if prompts.marks[:n] in self._states), default=first - 1)
-        state, answer = self._states.get(prompts.marks[:known]), None
-        if state is not None:
+        kept, found = self._states.get(prompts.marks[:known]), None
+        if kept is not None:
             self._states.move_to_end(prompts.marks[:known])
-            answer = state.answer(self.rt.device)
+            found = kept.found(self.rt.device)
         for count in range(known + 1, len(prompts) + 1):
             marks = prompts.marks[:count]
             self.rt.report((count - known) / max(1, len(prompts) + 1 - known), f"mark {count}")
-            state, answer = self._round(Prompts(marks), answer, None if state is None else state.meaning)
+            state, found = State.of(self._round(Prompts(marks), found))
             # The newest is still being packed.
-            while len(self._states) >= LEAST_STATES and sum(len(s.packed) for s in self._states.values()) > KEEP_BYTES:
+            while len(self._states) >= LEAST_STATES and sum(s.size for s in self._states.values()) > KEEP_BYTES:
                 self._states.popitem(last=False)
             self._states[marks] = state
-        assert state is not None, "tasks refuses prompts without a positive mark"
-        assert answer is not None
-        chosen = answer.found > 0.5
+        assert found is not None, "tasks refuses prompts without a positive mark"
+        share = found.shown.found
+        chosen = share > 0.5
         count = int(chosen.sum())
-        self.score = float((answer.found * chosen).sum()) / count if count else 0.0
-        self.taken_for = self.anatomy.key.says(state.meaning) if self.anatomy and state.meaning else ""
-        return self._home(answer, sorted_out(prompts, self.scan.grid))
+        self.score = float((share * chosen).sum()) / count if count else 0.0
+        self.taken_for = self.anatomy.key.says(found.meaning) if self.anatomy and found.meaning else ""
+        return self._home(found.shown, sorted_out(prompts, self.scan.grid))
 
     def _warmed(self) -> None:
         """Work once on crops of every shape and on two marks: whatever a GPU does for the first time takes long."""
@@ -209,8 +254,9 @@ class Clicking(Session):
             _ = found.depth  # takes longer than a click may
         return found
 
-    def _meant(self, prompts: Prompts, told: Pointed, begins: bool, meaning: Meaning | None) -> Meaning | None:
+    def _meant(self, prompts: Prompts, told: Pointed, before: Found | None) -> Meaning | None:
         """Return what the newest mark lets us take the object for, if that is new and the map is sure of it."""
+        begins, meaning = before is None, None if before is None else before.meaning
         if self.anatomy is None or told.mask is not None or len(told.boxes) > 1:
             return None
         if len(told.boxes):
@@ -225,11 +271,14 @@ class Clicking(Session):
             if more is not None:
                 return more
         newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
-        if len(prompts) > FIRST_MARKS or meaning is None:
+        if len(prompts) > FIRST_MARKS or before is None or meaning is None:
             return None
-        deep = self.anatomy.denied(meaning, newest)
+        # In the middle of what was meant, and of what the user saw of it.
+        deep, share = self.anatomy.denied(meaning, newest)
+        deep = min(deep, deep_in(before.shown, newest.outside)) if deep else deep
         other = self.anatomy.instead(meaning, told) if deep else None
-        return NOTHING if other is None and deep >= WRONG_MM and len(prompts) == 2 else other
+        wrong = deep >= WRONG_MM and share >= WRONG and len(prompts) == 2
+        return NOTHING if other is None and wrong else other
 
     def _shown(self, anatomy: Anatomy, meaning: Meaning, told: Pointed) -> Answer | None:
         """Return what place and brightness have for a meaning, in a fine crop around it; None if that is nothing."""
@@ -250,25 +299,24 @@ class Clicking(Session):
         self.pyramid.levels.clear()
         self._states.clear()
 
-    def _round(self, prompts: Prompts, known: Answer | None, meaning: Meaning | None) -> tuple[State, Answer]:
-        """Answer one more mark, given the answer so far and what it was taken for."""
+    def _round(self, prompts: Prompts, before: Found | None) -> Found:
+        """Answer one more mark, given what was found so far."""
         told = sorted_out(prompts, self.scan.grid, room=1.5)
-        new = self._meant(prompts, told, known is None, meaning)
+        new = self._meant(prompts, told, before)
         if new == NOTHING:
-            new = meaning = known = None
-        shown = None if new is None or self.anatomy is None else self._shown(self.anatomy, new, told)
-        if shown is not None:
-            meaning, known = new, shown
-        if shown is not None and known is not None:
+            new = before = None
+        known = None if new is None or self.anatomy is None else self._shown(self.anatomy, new, told)
+        if known is not None:
             for mark in prompts if len(prompts) > 1 else ():
                 each = sorted_out(Prompts((mark,)), self.scan.grid)
                 known = self._corrected(self._rounds.reaching(known, each, FINE_SIDE), each, gently=True)
-            return State.of(known, meaning)
-        if meaning is not None and known is not None:
+            return Found(known, self._mended(known, known, told, told), new)
+        if before is not None and before.meaning is not None:
             newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
-            known = self._corrected(self._rounds.reaching(known, newest, FINE_SIDE), newest)
-            return State.of(known, meaning)
-        asking = self._rounds.play(told, known)
+            known = self._rounds.reaching(before.known, newest, FINE_SIDE)
+            turned = self._corrected(known, newest)
+            return Found(turned, self._mended(known, turned, told, newest, before.shown), before.meaning)
+        asking = self._rounds.play(told, None if before is None else before.known)
         ask = next(asking)
         while True:
             try:
@@ -276,7 +324,7 @@ class Clicking(Session):
             except StopIteration as done:
                 answer: Answer = done.value
                 break
-        return State.of(answer, meaning)
+        return Found(answer, answer)
 
     def _corrected(self, known: Answer, told: Pointed, gently: bool = False) -> Answer:
         """Turn an answer near new marks, where the brightness is theirs; `gently` only where it says otherwise."""
@@ -296,8 +344,44 @@ class Clicking(Session):
                 odds = leant(odds, image, spot, np.asarray(look.spacing), sign)
         return Answer(odds.sigmoid() if tensors else (1 / (1 + np.exp(-odds))).astype(np.float32), look)
 
+    def _mended(
+        self, known: Answer, turned: Answer, told: Pointed, new: Pointed, shown: Answer | None = None
+    ) -> Answer:
+        """Let a network better an answer on the object, or around new marks on a large one.
+
+        Parameters
+        ----------
+        known, turned : Answer
+            On one crop: the answer so far, and as new marks turn it by rule.
+        told, new : Pointed
+            All marks, and the new ones.
+        shown : Answer, optional
+            What was bettered before: of a large object it stays where no new marks are. Without it, a large object is left
+            as it is.
+        """
+        window = window_of(turned, new)
+        if window is None or (shown is None and not window.whole):
+            return turned
+        before, after = window.of(known), window.of(turned)
+        better = self._better(after.look, told, after.found, after.found - before.found)
+        if not window.whole and shown is not None:
+            turned = Answer(carried(shown.found, shown.look, turned.look), turned.look)
+        return bettered(turned, better, window)
+
+    def _better(self, window: Grid, told: Pointed, found: Any, turned: Any) -> Any:
+        """Ask the network that mends, in a window: probabilities so far (I, J, K) to better ones."""
+        import torch
+
+        fine, coarse = self._told(window, told, found)
+        turned = torch.as_tensor(turned).to(fine.device)
+        return self._both_ways(self.mender, torch.cat([fine, turned[None]]), coarse)
+
     def _asked(self, crop: Grid, told: Pointed, before: Any) -> Any:
-        """Run the network on a crop and on its mirror image; returns the mean probabilities (I, J, K)."""
+        """Ask the network about a crop (I, J, K), given the probabilities so far, if any."""
+        return self._both_ways(self.net, *self._told(crop, told, before))
+
+    def _told(self, crop: Grid, told: Pointed, before: Any) -> tuple[Any, Any]:
+        """Return what networks are told of a crop: `nets.click3d.encode`."""
         import torch
 
         from napari_mri.nets import click3d as nets
@@ -305,10 +389,15 @@ class Clicking(Session):
 
         image = nets.standard(torch.as_tensor(self.pyramid.view(crop)))
         encode = nets.encode if self.rt.device in ("cpu", "mps") else click3d_marks.encode
-        fine, coarse = encode(image, told_on(crop, told, before, image.device), float(np.mean(crop.spacing)))
+        return encode(image, told_on(crop, told, before, image.device), float(np.mean(crop.spacing)))
+
+    def _both_ways(self, net: Any, fine: Any, coarse: Any) -> Any:
+        """Run a network on a crop and on its mirror image; return the mean probabilities (I, J, K)."""
+        import torch
+
         # The first axis runs from left to right: a mirrored head is a head.
         both = (torch.stack([inputs, inputs.flip(1)]) for inputs in (fine, coarse))
-        plain, mirrored = self.net(*both)[:, 0].float()
+        plain, mirrored = net(*both)[:, 0].float()
         found = torch.sigmoid((plain + mirrored.flip(0)) / 2)
         return found.numpy() if self.rt.device == "cpu" else found
 
@@ -338,61 +427,19 @@ def _like(values: NDArray[Any], other: Any) -> Any:
     return torch.from_numpy(values).to(other.device)
 
 
-def loaded(path: Path, device: str) -> Any:
-    """Return the network with its weights, ready to answer."""
+def loaded(path: Path, device: str, mends: bool = False) -> Any:
+    """Return the network with its weights, ready to answer, or the one that mends."""
     import torch
 
     from napari_mri.engine.weights import load
-    from napari_mri.nets.click3d import from_state
+    from napari_mri.nets import click3d as nets
 
+    state = {name: value.float() for name, value in load(path).items()}
     try:
-        net = from_state({name: value.float() for name, value in load(path).items()})
+        net = nets.from_state(state, nets.Mender if mends else nets.Click3D)
     except (KeyError, RuntimeError) as error:
         raise unfit(path, error) from None
     return net.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
-
-
-def leant(odds: Any, image: Any, spot: NDArray[np.float64], spacing: NDArray[np.float64], sign: float) -> Any:
-    """Return log odds (I, J, K) that say what a mark at a voxel says, there and near it where it is as bright.
-
-    How far it reaches follows from how far it lies from the outline: whoever clicks in the middle of what is wrong
-    is as far from the outline as from the true one.
-    """
-    at = np.clip(np.rint(spot).astype(int), 0, np.asarray(odds.shape) - 1)
-    room = np.ceil(WINDOW_MM / spacing).astype(int)
-    low, high = np.maximum(at - room, 0), np.minimum(at + room + 1, odds.shape)
-    part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    here = tuple(int(h) for h in at - low)
-    near = tuple(slice(max(0, h - 1), h + 2) for h in here)
-    odds = odds.copy() if isinstance(odds, np.ndarray) else odds.clone()
-    away = [((np.arange(b - a) - h) * s) ** 2 for a, b, h, s in zip(low, high, here, spacing, strict=True)]
-    lean = _lean if isinstance(odds, np.ndarray) else _lean_on
-    odds[part] += lean(sign * odds[part], image[part], (here, near), away) * sign
-    return odds
-
-
-def _lean(right: Array, image: Array, at: tuple[Any, Any], axes: list[NDArray[np.float64]]) -> Array:
-    """Return by how much a window (I, J, K) is leant, given how right it is already and the square distances along axes."""
-    here, near = at
-    away = axes[0][:, None, None] + axes[1][:, None] + axes[2]
-    held = right >= 0
-    depth = float(np.sqrt(away[held].min())) if held.any() else WINDOW_MM
-    width = min(max(LEAST_MM, REACH * depth), MOST_MM)
-    like = np.exp(-0.5 * away / width**2 - 0.5 * ((image - float(image[near].mean())) / ALIKE) ** 2)
-    return np.asarray((max(0.0, -float(right[here])) + MARGIN) * like, dtype=np.float32)
-
-
-def _lean_on(right: Any, image: Any, at: tuple[Any, Any], axes: list[NDArray[np.float64]]) -> Any:
-    """As `_lean`, of tensors."""
-    import torch
-
-    here, near = at
-    first, second, third = (torch.from_numpy(axis.astype(np.float32)).to(image.device) for axis in axes)
-    away = first[:, None, None] + second[:, None] + third
-    depth = torch.where(right >= 0, away, WINDOW_MM**2).min().sqrt()
-    width = (REACH * depth).clamp(LEAST_MM, MOST_MM)
-    like = (-0.5 * away / width**2 - 0.5 * ((image - image[near].mean()) / ALIKE) ** 2).exp()
-    return ((-right[here]).clamp(min=0) + MARGIN) * like
 
 
 def told_on(crop: Grid, told: Pointed, before: Any, device: Any = "cpu") -> Any:

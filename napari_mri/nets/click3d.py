@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,10 @@ FINE = 5
 """Channels at full resolution: image, mask so far, likeness to the marks, geodesic nearness, nearer than outside."""
 COARSE = 10
 """Channels at half resolution: near and far inside, near and far outside, box, three flags, zoom, likeness outside."""
+MENDED = FINE + 1
+"""Channels at full resolution that a `Mender` is told: one more, what new marks have turned by rule."""
+SURE = 0.98
+"""A `Mender` takes nothing that is known for surer than this, 0 (not at all) to 1."""
 TONES = 5
 """Intensities that stand for all marks of one sign."""
 
@@ -168,16 +173,20 @@ class Click3D(nn.Module):
         Channels per level, finest (half resolution) first.
     depths : tuple of int
         Residual blocks per level on the way down; one more per level on the way up.
+    fine : int
+        Channels at full resolution.
 
     Notes
     -----
     Sides of the input must be multiples of `multiple`.
     """
 
-    def __init__(self, widths: tuple[int, ...] = (24, 48, 96, 128), depths: tuple[int, ...] = (1, 2, 2, 2)) -> None:
+    def __init__(
+        self, widths: tuple[int, ...] = (24, 48, 96, 128), depths: tuple[int, ...] = (1, 2, 2, 2), fine: int = FINE
+    ) -> None:
         super().__init__()
         self.multiple = 2 ** len(widths)
-        self.stem = Conv3d(8 * FINE + COARSE, widths[0], 1)
+        self.stem = Conv3d(8 * fine + COARSE, widths[0], 1)
         self.down = nn.ModuleList(
             nn.Sequential(*[Block(width, width) for _ in range(depth)])
             for width, depth in zip(widths, depths, strict=True)
@@ -188,11 +197,12 @@ class Click3D(nn.Module):
         self.up = nn.ModuleList(Block(fine, fine) for fine, _ in pairs)
         self.head = Conv3d(widths[0], 8, 3, padding=1)
         # Before any training the answer is the geodesic one around the marks: the net learns to better it.
-        self.prior = Conv3d(FINE, 1, 1)
+        self.prior = Conv3d(fine, 1, 1)
         with torch.no_grad():
             self.head.weight.zero_()
             self.head.bias.zero_()
-            self.prior.weight.copy_(torch.tensor([0.0, 2.0, 0.5, 5.0, 2.0]).reshape(1, FINE, 1, 1, 1))
+            self.prior.weight.zero_()
+            self.prior.weight[0, :FINE, 0, 0, 0] = torch.tensor([0.0, 2.0, 0.5, 5.0, 2.0])
             self.prior.bias.fill_(-2.0)
 
     def forward(self, fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
@@ -221,8 +231,31 @@ class Click3D(nn.Module):
         return unfold(self.head(x)) + self.prior(fine)
 
 
-def from_state(state: dict[str, torch.Tensor]) -> Click3D:
-    """Build the `Click3D` a state dict belongs to: its widths and depths are read from the tensors.
+class Mender(Click3D):
+    """Changes an answer: what it tells is added to the log odds of what is known, nothing before any training.
+
+    Parameters
+    ----------
+    widths, depths : tuple of int
+        As of `Click3D`.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (24, 48, 96), depths: tuple[int, ...] = (1, 2, 2)) -> None:
+        super().__init__(widths, depths, MENDED)
+        with torch.no_grad():
+            self.prior.weight.zero_()
+            self.prior.bias.zero_()
+
+    def answer(self, fine: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Turn the finest features into logits (B, 1, I, J, K)."""
+        return super().answer(fine, x) + 2 * torch.atanh(SURE * fine[:, 1:2])
+
+
+Kind = TypeVar("Kind", Click3D, Mender)
+
+
+def from_state(state: dict[str, torch.Tensor], kind: type[Kind] = Click3D) -> Kind:  # type: ignore[assignment]
+    """Build the network of a kind that a state dict belongs to: its widths and depths are read from the tensors.
 
     Raises
     ------
@@ -235,6 +268,6 @@ def from_state(state: dict[str, torch.Tensor]) -> Click3D:
     depths = [
         sum(name.startswith(f"down.{n}.") and name.endswith(".conv.weight") for name in state) for n in range(levels)
     ]
-    net = Click3D(tuple(widths), tuple(depths))
+    net = kind(tuple(widths), tuple(depths))
     net.load_state_dict(state)
     return net

@@ -91,10 +91,12 @@ def test_marks_in_the_middle_of_what_was_meant_deny_it():
     known = two_sides()
     known.names[5, 5:15, 10:20, 5:15] = 55  # likely enough where the first mark is
     known.names[7, 5:15, 10:20, 5:15] = 200
-    assert known.denied((7, -1), pointed([], [(5, 12, 8)])) == 0  # its edge
-    assert known.denied((7, -1), pointed([], [(9, 14, 9)])) > 5
-    assert known.denied((2, 0), pointed([], [(9, 14, 9)])) == 0  # cortex, which has no middle
-    assert known.denied((7, -1), pointed([(9, 14, 9)])) == 0
+    assert known.denied((7, -1), pointed([], [(5, 12, 8)])) == (0, 0)  # its edge
+    deep, share = known.denied((7, -1), pointed([], [(9, 14, 9)]))
+    assert deep > 5
+    assert 0.8 < share <= 1
+    assert known.denied((2, 0), pointed([], [(9, 14, 9)])) == (0, 0)  # cortex, which has no middle
+    assert known.denied((7, -1), pointed([(9, 14, 9)])) == (0, 0)
     marks = pointed([(6, 12, 8)], [(9, 14, 9), (10, 15, 9), (10, 14, 10)])
     assert known.instead((7, -1), marks) == (5, 0)
     assert known.instead((7, -1), pointed([(6, 12, 8)], [(20, 14, 9)])) is None  # speaks for neither

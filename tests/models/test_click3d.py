@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import napari_mri as mri
 from napari_mri.core.errors import BadPrompt, WeightsProblem
@@ -11,11 +13,11 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Volume
 from napari_mri.engine import weights
 from napari_mri.models import click3d
-from napari_mri.models._click3d_rounds import Rounds, share, told_apart
+from napari_mri.models._click3d_mend import WIDE, WINDOW, Window, bettered, deep_in, leant, window_of
+from napari_mri.models._click3d_rounds import Answer, Rounds, share, told_apart
 from napari_mri.models._click3d_zoom import Pyramid, carried, crop_grid
 from napari_mri.models._headnet import HEADNET
 from napari_mri.models._marks import Pointed
-from napari_mri.models.click3d import leant
 from tests.scans import GRIDS, blob, dice, head
 
 torch = pytest.importorskip("torch")
@@ -32,7 +34,7 @@ def untrained(tmp_path, monkeypatch):
 
     from napari_mri.models import _headnet
     from napari_mri.nets.anatomy import HeadNet
-    from napari_mri.nets.click3d import Click3D
+    from napari_mri.nets.click3d import Click3D, Mender
 
     torch.manual_seed(0)
     monkeypatch.setattr(weights, "SHIPPED", tmp_path)
@@ -41,7 +43,7 @@ def untrained(tmp_path, monkeypatch):
     with torch.no_grad():
         nothing.names.weight.zero_()
         nothing.names.bias.zero_()[:8] = 30.0
-    for name, net in (("click3d", Click3D()), ("headnet", nothing)):
+    for name, net in (("click3d", Click3D()), ("mender", Mender()), ("headnet", nothing)):
         save_file({k: v.half().contiguous() for k, v in net.state_dict().items()}, tmp_path / f"{name}.safetensors")
     return tmp_path
 
@@ -98,7 +100,7 @@ def test_undo_of_a_hundred_marks_takes_little_memory(untrained):
         session.answer(prompts)
         states = session._inner._states
         assert len(states) >= click3d.LEAST_STATES
-        assert len(pickle.dumps([state.packed for state in states.values()])) < 1_000_000
+        assert len(pickle.dumps([(state.known.bytes, state.shown.bytes) for state in states.values()])) < 1_000_000
 
 
 def test_a_small_object_in_a_large_scan_is_looked_at_closely(untrained):
@@ -108,7 +110,7 @@ def test_a_small_object_in_a_large_scan_is_looked_at_closely(untrained):
     scan = Volume((20 + 200.0 * small).astype(np.float32), grid)
     with mri.open_session(scan, model="click3d", device="cpu") as session:
         mask = session.answer(mri.Prompts((mri.Point((40, 100, 60)),)))
-        crop = next(iter(session._inner._states.values())).grid
+        crop = next(iter(session._inner._states.values())).shown.grid
     assert dice(mask.data, small) > 0.7
     assert max(crop.spacing) < 0.8
 
@@ -120,8 +122,8 @@ def test_a_mark_far_away_makes_it_look_anew_but_keeps_a_mask_that_was_given():
     mask = np.zeros(grid.shape, dtype=bool)
     mask[24:37, 24:37, 24:37] = True
     rounds = Rounds(grid, lambda crop: np.zeros(crop.shape, np.float32), 64)
-    for given in (None, mask):
-        asking, found = rounds.play(Pointed(near, none, boxes, given), None), None
+    for drawn in (None, mask):
+        asking, found = rounds.play(Pointed(near, none, boxes, drawn), None), None
         while True:
             try:
                 found = share(mask, grid, asking.send(found).crop)
@@ -129,9 +131,9 @@ def test_a_mark_far_away_makes_it_look_anew_but_keeps_a_mask_that_was_given():
                 before = done.value
                 break
         assert max(before.look.shape) * before.look.spacing[0] < 50
-        again = next(rounds.play(Pointed(far, none, boxes, given), before))
+        again = next(rounds.play(Pointed(far, none, boxes, drawn), before))
         assert ((again.crop.to_voxels(far) >= 0) & (again.crop.to_voxels(far) < again.crop.shape)).all()
-        if given is None:
+        if drawn is None:
             assert again.before is None
         else:
             assert again.before.sum() * np.prod(again.crop.spacing) > 0.5 * mask.sum()
@@ -186,7 +188,7 @@ def test_a_click_far_from_a_named_structure_is_in_the_mask_and_states_stay_small
             assert last[voxel]
         assert (last & ~first).sum() * scan.grid.voxel_ml < 15  # the far click brings what is near it, not half a head
         states = session._inner._states
-        assert sum(len(s.packed) for s in states.values()) < 1_000_000
+        assert sum(s.size for s in states.values()) < 1_000_000
         # A shorter list is answered as before, however much was let go.
         states.clear()
         np.testing.assert_array_equal(session.answer(mri.Prompts(prompts.marks[:1])).data > 0, first)
@@ -325,3 +327,71 @@ def test_what_leans_is_the_same_as_a_tensor():
     all_wrong = np.full((9, 9, 9), -1, np.float32)
     plain = leant(all_wrong, all_wrong, np.full(3, 4.0), np.ones(3), 1.0)
     np.testing.assert_allclose(leant(*[torch.from_numpy(all_wrong)] * 2, np.full(3, 4.0), np.ones(3), 1.0).numpy(), plain, atol=1e-5)
+
+
+def test_a_window_holds_a_small_object_or_what_is_around_the_newest_marks():
+    grid = Grid.plain((120, 100, 90), (1.5, 1.5, 1.5))
+    found = np.zeros(grid.shape, np.float32)
+    found[40:60, 30:50, 20:45] = 1
+    none = np.zeros((0, 3))
+    at = lambda *voxels: Pointed(grid.to_patient(np.array(voxels, float).reshape(-1, 3)), none, np.zeros((0, 2, 3)))  # noqa: E731
+    for told, side in ((at(), WINDOW), (at((50, 40, 30)), WINDOW), (at((62, 40, 30)), WINDOW), (at((80, 40, 30)), WIDE)):
+        window = window_of(Answer(found, grid), told)
+        assert window.whole
+        assert window.side == side
+        assert (window.start <= [40, 30, 20]).all()
+        assert (window.start + window.side >= [60, 50, 45]).all()
+    found[5:110] = 1
+    assert window_of(Answer(found, grid), at()) is None
+    for spot in ((12, 40, 30), (60, 10, 80), (108, 99, 89)):
+        window = window_of(Answer(found, grid), at(spot))
+        assert (window.whole, window.side) == (False, WINDOW)
+        assert (window.start + 3 <= spot).all()
+        assert (window.start + WINDOW - 3 > spot).all()
+    assert window_of(Answer(np.zeros_like(found), grid), at()) is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.tuples(*[st.integers(-60, 60)] * 3), st.sampled_from((WINDOW, WIDE)), st.integers(0, 9))
+def test_a_better_answer_is_laid_over_another_wherever_its_window_lies(start, side, seed):
+    rng = np.random.default_rng(seed)
+    look = Grid.plain((30, 60, 44), (1.5, 1.5, 1.5))
+    known = Answer(rng.random(look.shape, dtype=np.float32), look)
+    window = Window(np.array(start), side, True)
+    kept = window.of(known)
+    np.testing.assert_allclose(carried(known.found, look, kept.look), kept.found, atol=1e-6)
+    np.testing.assert_allclose(bettered(known, kept.found, window).found.sum(), known.found.sum(), rtol=1e-5)
+    better = np.ones((side,) * 3, np.float32)
+    for answer in (known, Answer(torch.from_numpy(known.found), look)):
+        after = bettered(answer, better if answer is known else torch.from_numpy(better), window)
+        found = np.asarray(after.found)
+        middle = np.rint(after.look.to_voxels(look.to_patient(window.start + side // 2))).astype(int)
+        assert found[tuple(middle)] == 1
+        back = carried(found, after.look, look)
+        off = np.indices(look.shape).T - window.start
+        beyond = ((off < 0) | (off >= side)).any(axis=-1).T
+        np.testing.assert_allclose(back[beyond], known.found[beyond], atol=1e-6)
+        assert (back >= known.found - 1e-6).all()
+
+
+def test_how_deep_marks_lie_in_an_answer():
+    look = Grid.plain((40, 40, 40), (1.0, 2.0, 1.5))
+    found = np.zeros(look.shape, np.float32)
+    found[10:30, 5:35, 10:30] = 0.9
+    for answer in (Answer(found, look), Answer(torch.from_numpy(found), look)):
+        assert deep_in(answer, look.to_patient([[20.0, 20, 12]])) == pytest.approx(4.5)
+        assert deep_in(answer, look.to_patient([[20.0, 20, 12], [13, 20, 20], [2, 2, 2]])) == pytest.approx(4.5)
+        assert deep_in(answer, look.to_patient([[2.0, 2, 2]])) == 0
+        assert deep_in(answer, np.zeros((0, 3))) == 0
+
+
+def test_before_any_training_a_mender_leaves_an_answer_as_it_is():
+    from napari_mri.nets.click3d import COARSE, MENDED, Mender, from_state
+
+    torch.manual_seed(0)
+    fine, coarse = torch.randn(2, MENDED, 16, 16, 16), torch.randn(2, COARSE, 8, 8, 8)
+    fine[:, 1] = torch.rand(2, 16, 16, 16) * 2 - 1
+    net = from_state(Mender((8, 16), (1, 1)).state_dict(), Mender)
+    found = torch.sigmoid(net(fine, coarse)[:, 0])
+    assert float((found - (fine[:, 1] + 1) / 2).abs().max()) < 0.05
+    assert bool(((found > 0.5) == (fine[:, 1] > 0)).all())

@@ -43,3 +43,24 @@ def test_a_step_goes_down_and_the_checkpoint_brings_it_back(tmp_path):
     lesson = (run.net(data) - 1).square().mean(), (again.net(data) - 1).square().mean()
     assert run.follow(lesson[0], 0.6) == again.follow(lesson[1], 0.6)
     assert all(torch.equal(a, b) for a, b in zip(run.net.parameters(), again.net.parameters(), strict=True))
+
+
+def test_kernels_kept_as_bytes_are_half_as_large_and_nearly_the_same(tmp_path):
+    from napari_mri.engine.weights import load, load_arrays
+
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv3d(8, 16, 3), torch.nn.Linear(16, 4))
+    with torch.no_grad():
+        net[0].weight[3] *= 1000  # one channel far larger than the others takes nothing from them
+        net[0].weight[4] = 0
+    sizes = []
+    for as_bytes in (False, True):
+        learner.write_weights(net, tmp_path, "net", {"name": "net"}, as_bytes=as_bytes)
+        file = tmp_path / "net.safetensors"
+        sizes.append(file.stat().st_size)
+        for found in (load(file), {n: torch.from_numpy(v) for n, v in load_arrays(file).items()}):
+            assert found.keys() == net.state_dict().keys()
+            for name, kernel in net.state_dict().items():
+                most = kernel.abs().amax(tuple(range(1, kernel.ndim)), keepdim=True) if kernel.ndim > 1 else kernel.abs()
+                assert bool(((found[name].float() - kernel).abs() <= most / (250 if as_bytes else 1000)).all()), name
+    assert sizes[1] < 0.7 * sizes[0]
