@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,15 +14,59 @@ INNER = slice(1, -1), slice(1, -1), slice(1, -2)
 """Where a mask lies in its edge."""
 
 
-def largest(mask: Mask) -> tuple[Mask, list[int]]:
-    """Return the largest piece of a mask (I, J, K), its voxels joined by their faces, and the sizes of all, the largest first."""
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """The pieces of a mask (I, J, K), its voxels joined by their faces.
+
+    Attributes
+    ----------
+    wide : ndarray of bool
+        The mask in its edge.
+    start, stop : ndarray of int, (R,)
+        Flat places in there where runs begin and have ended.
+    number : ndarray of int, (R,)
+        The piece of each run.
+    sizes : ndarray of int, (P,)
+        Voxels of each piece.
+    """
+
+    wide: Mask
+    start: Places
+    stop: Places
+    number: Places
+    sizes: Places
+
+    def at(self, low: Places, high: Places) -> Places:
+        """Return the pieces that have a voxel from `low` (3,) up to but not including `high`; pieces may come twice."""
+        first, last = np.maximum(low, 0) + 1, np.minimum(high, np.array(self.wide.shape) - (2, 2, 3)) + 1
+        i, j = np.meshgrid(np.arange(first[0], last[0]), np.arange(first[1], last[1]), indexing="ij")
+        lines = ((i * self.wide.shape[1] + j) * self.wide.shape[2]).reshape(-1) if last[2] > first[2] else self.start[:0]
+        begin = np.searchsorted(self.stop, lines + first[2], side="right")
+        end = np.searchsorted(self.start, lines + last[2], side="left")
+        return np.concatenate([self.number[:0], *(self.number[a:b] for a, b in zip(begin, end, strict=True))])
+
+    def chosen(self, keep: Mask) -> Mask:
+        """Return the mask (I, J, K) of those pieces that are to be kept (P,)."""
+        out = self.wide.copy()
+        _write(out, self.start, self.stop, ~keep[self.number], False)
+        return out[INNER]
+
+
+def pieces(mask: Mask) -> Pieces:
+    """Find the pieces of a mask (I, J, K)."""
     wide = _edged(mask)
     start, stop = _runs(wide)
-    pieces = _pieces(start, stop, wide.shape)
-    sizes = np.bincount(pieces, stop - start).astype(np.intp)
-    if len(sizes) > 1:
-        _write(wide, start, stop, pieces != sizes.argmax(), False)
-    return wide[INNER], sorted(sizes.tolist(), reverse=True)
+    number = _pieces(start, stop, wide.shape)
+    return Pieces(wide, start, stop, number, np.bincount(number, stop - start).astype(np.intp))
+
+
+def largest(mask: Mask) -> tuple[Mask, list[int]]:
+    """Return the largest piece of a mask (I, J, K) and the sizes of all, the largest first."""
+    found = pieces(mask)
+    sizes = sorted(found.sizes.tolist(), reverse=True)
+    if len(sizes) < 2:
+        return found.wide[INNER], sizes
+    return found.chosen(np.arange(len(sizes)) == found.sizes.argmax()), sizes
 
 
 def filled(mask: Mask) -> Mask:

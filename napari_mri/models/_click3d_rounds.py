@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mri.core.grid import Grid
+from napari_mri.engine.pieces import pieces
 from napari_mri.models._click3d_zoom import Pyramid, carried, crop_grid
 from napari_mri.models._marks import Pointed, voxel_box
 
@@ -229,8 +230,6 @@ def extent(mask: Any) -> tuple[NDArray[Any], NDArray[Any]] | None:
 
 def touched(mask: Any, grid: Grid, told: Pointed) -> Any:
     """Drop pieces of a mask (array or tensor) without a mark in or beside them, unless a fifth as large as the largest."""
-    from scipy.ndimage import label
-
     span = extent(mask)
     if span is None:
         return mask
@@ -238,21 +237,15 @@ def touched(mask: Any, grid: Grid, told: Pointed) -> Any:
     part = tuple(slice(int(a), int(b) + 1) for a, b in zip(*span, strict=True))
     if not isinstance(mask, np.ndarray):
         return _touched_on(mask, part, grid.to_voxels(told.inside) - span[0])
-    pieces, count = label(mask[part])
-    if count < 2:
+    found = pieces(mask[part])
+    if len(found.sizes) < 2:
         return mask
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    keep = sizes >= 0.2 * sizes.max()
-    if len(told.inside):
-        top = np.asarray(pieces.shape) - 1
-        for spot in np.rint(grid.to_voxels(told.inside)).astype(int) - span[0]:
-            if ((spot >= -1) & (spot <= top + 1)).all():
-                near = tuple(slice(max(0, s - 1), s + 2) for s in spot)
-                keep[np.unique(pieces[near])] = True
-    keep[0] = False
+    keep = found.sizes >= 0.2 * found.sizes.max()
+    for spot in np.rint(grid.to_voxels(told.inside)).astype(int) - span[0]:
+        if ((spot >= -1) & (spot <= np.asarray(mask[part].shape))).all():
+            keep[found.at(spot - 1, spot + 2)] = True
     kept = np.zeros_like(mask)
-    kept[part] = keep[pieces]
+    kept[part] = found.chosen(keep)
     return kept
 
 

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from napari_mri.core.grid import Grid
 from napari_mri.engine import fit
+from napari_mri.nets.blas import each, own_threads
 
 Array = NDArray[np.float32]
 
@@ -93,8 +94,8 @@ def crop_grid(scan: Grid, low: ArrayLike, high: ArrayLike, multiple: int, most: 
     return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
 
 
-SLICES = 8
-"""Interpolated at a time."""
+SLICES, SMALL = 8, 200_000
+"""Interpolated at a time; and voxels below which no threads are begun for that."""
 
 
 def carried(values: Any, source: Grid, target: Grid) -> Any:
@@ -144,12 +145,20 @@ def _between(values: Array, axis: int, planes: tuple[Any, Any], weights: tuple[A
     shape = list(values.shape)
     shape[axis] = len(low)
     out = np.empty(shape, dtype=np.float32)
-    for start in range(0, shape[0], SLICES):
+    wide = [-1 if a == axis else 1 for a in range(3)]
+
+    def take(start: int) -> None:
         some = slice(start, start + SLICES)
         if axis == 0:
             out[some] = values[low[some]] * near[some, None, None] + values[high[some]] * far[some, None, None]
         else:
-            wide = [-1 if a == axis else 1 for a in range(3)]
             part = values[some]
             out[some] = part.take(low, axis) * near.reshape(wide) + part.take(high, axis) * far.reshape(wide)
+
+    if out.size < SMALL:
+        for start in range(0, shape[0], SLICES):
+            take(start)
+    else:
+        with own_threads() as threads:
+            each(take, range(0, shape[0], SLICES), threads)
     return out

@@ -18,7 +18,7 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.model import SEGMENT, Card, Model, Runtime, Session, Wants, Weights, knob
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Mask, Point, Prompts, Scribble
 from napari_mri.core.volume import Labels, Volume
-from napari_mri.models._anatomy import Anatomy, Meaning, anatomy_of
+from napari_mri.models._anatomy import BRAIN, Anatomy, Meaning, anatomy_of
 from napari_mri.models._click3d_mend import bettered, deep_in, leant, window_of
 from napari_mri.models._click3d_rounds import OVERVIEW, Answer, Rounds, as_array, extent, touched
 from napari_mri.models._click3d_zoom import Pyramid, carried, straight
@@ -71,8 +71,8 @@ MOST_SHAPES = 40
 NOTHING: Meaning = (-2, 0)
 """Marks say that the object is nothing that the map of anatomy knows."""
 WRONG_MM, WRONG = 4.0, 0.8
-"""A mark beside the object this deep in what was meant, and in the very middle (1 = the deepest), says that nothing of the
-kind was."""
+"""A mark beside the object this deep in what was meant, and in the very middle (1 = the deepest) unless that is the brain, says
+that nothing of the kind was."""
 FIRST_MARKS = 3
 """Marks within which more may come to be meant than at first."""
 
@@ -277,7 +277,7 @@ class Clicking(Session):
         deep, share = self.anatomy.denied(meaning, newest)
         deep = min(deep, deep_in(before.shown, newest.outside)) if deep else deep
         other = self.anatomy.instead(meaning, told) if deep else None
-        wrong = deep >= WRONG_MM and share >= WRONG and len(prompts) == 2
+        wrong = deep >= WRONG_MM and (share >= WRONG or before.meaning == (BRAIN, 0)) and len(prompts) == 2
         return NOTHING if other is None and wrong else other
 
     def _shown(self, anatomy: Anatomy, meaning: Meaning, told: Pointed) -> Answer | None:
@@ -366,19 +366,28 @@ class Clicking(Session):
         better = self._better(after.look, told, after.found, after.found - before.found)
         if not window.whole and shown is not None:
             turned = Answer(carried(shown.found, shown.look, turned.look), turned.look)
-        return bettered(turned, better, window)
+        # Half of each: the network alone is surer of heads it never saw than it ought to be.
+        return bettered(turned, (after.found + better) / 2, window)
 
     def _better(self, window: Grid, told: Pointed, found: Any, turned: Any) -> Any:
         """Ask the network that mends, in a window: probabilities so far (I, J, K) to better ones."""
         import torch
 
         fine, coarse = self._told(window, told, found)
-        turned = torch.as_tensor(turned).to(fine.device)
-        return self._both_ways(self.mender, torch.cat([fine, turned[None]]), coarse)
+        fine = torch.cat([fine, torch.as_tensor(turned).to(fine.device)[None]])
+        better = torch.sigmoid(self.mender(fine[None], coarse[None])[0, 0].float())
+        return better.numpy() if self.rt.device == "cpu" else better
 
     def _asked(self, crop: Grid, told: Pointed, before: Any) -> Any:
-        """Ask the network about a crop (I, J, K), given the probabilities so far, if any."""
-        return self._both_ways(self.net, *self._told(crop, told, before))
+        """Run the network on a crop and on its mirror image; return the mean probabilities (I, J, K)."""
+        import torch
+
+        fine, coarse = self._told(crop, told, before)
+        # The first axis runs from left to right: a mirrored head is a head.
+        both = (torch.stack([inputs, inputs.flip(1)]) for inputs in (fine, coarse))
+        plain, mirrored = self.net(*both)[:, 0].float()
+        found = torch.sigmoid((plain + mirrored.flip(0)) / 2)
+        return found.numpy() if self.rt.device == "cpu" else found
 
     def _told(self, crop: Grid, told: Pointed, before: Any) -> tuple[Any, Any]:
         """Return what networks are told of a crop: `nets.click3d.encode`."""
@@ -390,16 +399,6 @@ class Clicking(Session):
         image = nets.standard(torch.as_tensor(self.pyramid.view(crop)))
         encode = nets.encode if self.rt.device in ("cpu", "mps") else click3d_marks.encode
         return encode(image, told_on(crop, told, before, image.device), float(np.mean(crop.spacing)))
-
-    def _both_ways(self, net: Any, fine: Any, coarse: Any) -> Any:
-        """Run a network on a crop and on its mirror image; return the mean probabilities (I, J, K)."""
-        import torch
-
-        # The first axis runs from left to right: a mirrored head is a head.
-        both = (torch.stack([inputs, inputs.flip(1)]) for inputs in (fine, coarse))
-        plain, mirrored = net(*both)[:, 0].float()
-        found = torch.sigmoid((plain + mirrored.flip(0)) / 2)
-        return found.numpy() if self.rt.device == "cpu" else found
 
     def _home(self, answer: Answer, told: Pointed) -> Labels:
         """Bring the answer to the scan's grid."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_fill_holes, gaussian_filter, label
 
-from napari_mri.engine.pieces import filled, largest
+from napari_mri.engine.pieces import filled, largest, pieces
 
 
 def by_voxels(mask):
@@ -50,3 +50,19 @@ def test_a_view_in_another_order_is_taken_as_it_is_meant():
     mask = np.random.default_rng(2).random((6, 7, 8)).T < 0.4
     np.testing.assert_array_equal(largest(mask[::-1])[0], by_voxels(mask[::-1])[0])
     np.testing.assert_array_equal(filled(mask[:, ::-1]), binary_fill_holes(mask[:, ::-1]))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_pieces_in_a_box_are_found_and_kept_or_dropped(seed):
+    rng = np.random.default_rng(seed)
+    mask = rng.random(rng.integers(1, 12, 3)) < 0.4
+    found = pieces(mask)
+    numbers, count = label(mask)
+    assert len(found.sizes) == count
+    for _ in range(8):
+        low = rng.integers(-2, mask.shape)
+        high = low + rng.integers(0, 5, 3)
+        box = tuple(slice(max(0, a), max(0, b)) for a, b in zip(low, high, strict=True))
+        keep = np.zeros(count, bool)
+        keep[found.at(low, high)] = True
+        np.testing.assert_array_equal(found.chosen(keep), np.isin(numbers, np.setdiff1d(numbers[box], 0)))
