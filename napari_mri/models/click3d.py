@@ -19,7 +19,7 @@ from napari_mri.core.model import SEGMENT, Card, Model, Runtime, Session, Wants,
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Mask, Point, Prompts, Scribble
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.models._anatomy import BRAIN, Anatomy, Meaning, anatomy_of
-from napari_mri.models._click3d_mend import bettered, deep_in, leant, window_of
+from napari_mri.models._click3d_mend import WIDE, WINDOW, bettered, deep_in, leant, window_of
 from napari_mri.models._click3d_rounds import OVERVIEW, Answer, Rounds, as_array, extent, touched
 from napari_mri.models._click3d_zoom import Pyramid, carried, straight
 from napari_mri.models._headnet import HEADNET, naming, unfit
@@ -227,7 +227,7 @@ class Clicking(Session):
         """Work once on crops of every shape and on two marks: whatever a GPU does for the first time takes long."""
         import torch
 
-        from napari_mri.nets.click3d import COARSE, FINE
+        from napari_mri.nets.click3d import COARSE, FINE, MENDED
 
         most, step = self.p.detail // self._rounds.multiple * self._rounds.multiple, self._rounds.multiple
         sides = range(2 * step, most + 1, step)
@@ -237,6 +237,9 @@ class Clicking(Session):
             for shape in shapes if len(shapes) < MOST_SHAPES else shapes[-1:]:
                 coarse = torch.zeros((2, COARSE, *(n // 2 for n in shape)), device=self.rt.device)
                 self.net(torch.zeros((2, FINE, *shape), device=self.rt.device), coarse)
+            for side in (WINDOW, WIDE):
+                coarse = torch.zeros((1, COARSE, *(side // 2,) * 3), device=self.rt.device)
+                self.mender(torch.zeros((1, MENDED, *(side,) * 3), device=self.rt.device), coarse)
             return True
 
         middle = self.scan.grid.centre
