@@ -99,6 +99,7 @@ def boxed(session: Any, thing: Structure) -> float:
 
 def synthetic(spacing: float, scenes: int, seed: int) -> Iterator[list[Structure]]:
     """Yield the structures of painted heads whose label maps were held back."""
+    from training.click_sessions import structures
     from training.paths import CACHE, DATA
     from training.synth import Recipe, load_heads, make_sample
     from training.train_click3d import HELD_BACK
@@ -114,17 +115,10 @@ def synthetic(spacing: float, scenes: int, seed: int) -> Iterator[list[Structure
         sample = make_sample(head, recipe, seed + number, (fine[0], fine[1], fine[2]))
         labels = sample.labels.numpy()
         scan = Volume(sample.image.numpy(), Grid.plain(labels.shape, fine))
-        things = []
-        for value in range(1, len(head.tissue)):
-            if head.inside[value]:
-                truth = labels == value
-            elif head.base[value] == value:  # outside the brain the shells of one tissue belong together
-                truth = np.isin(labels, [n for n, b in enumerate(head.base) if b == value and n > 0])
-            else:
-                continue
-            if truth.sum() * spacing**3 >= LEAST_ML * 1000:
-                things.append(Structure(scan, truth, f"{head.name}/{value} {head.tissue[value]}", head.inside[value]))
-        yield things
+        yield [
+            Structure(scan, truth, f"{head.name}/{value} {head.tissue[value]}", head.inside[value])
+            for value, truth in structures(labels, head, spacing, LEAST_ML)
+        ]
 
 
 def thinned(thing: Structure, finest: float) -> Structure:

@@ -23,6 +23,7 @@ from napari_mri.core.model import Runtime
 from napari_mri.core.volume import Volume
 from napari_mri.engine.runtime import LocalRuntime
 from napari_mri.models._click3d_mend import WINDOW
+from napari_mri.models._click3d_rounds import extent
 from napari_mri.models._click3d_zoom import Pyramid
 from napari_mri.models._marks import Pointed
 from napari_mri.models.click3d import Clicking, Params, loaded, told_on
@@ -125,8 +126,11 @@ class Watched(Clicking):
         return super()._better(window, told, found, turned)
 
 
-def structures(labels: np.ndarray, head: Head, spacing: float) -> Iterator[np.ndarray]:
-    """Yield masks (I, J, K) bool of what may be clicked on in a painted head, each class alone but for shells of one tissue."""
+def structures(labels: np.ndarray, head: Head, spacing: float, least_ml: float = LEAST_ML) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield what may be clicked on in a painted head, class and mask (I, J, K) bool.
+
+    Each class stands alone, but outside the brain the shells of one tissue belong together.
+    """
     for value in range(1, len(head.tissue)):
         if head.inside[value]:
             members = [value]
@@ -135,8 +139,8 @@ def structures(labels: np.ndarray, head: Head, spacing: float) -> Iterator[np.nd
         else:
             continue
         truth = np.isin(labels, members)
-        if truth.sum() * spacing**3 >= LEAST_ML * 1000:
-            yield truth
+        if truth.sum() * spacing**3 >= least_ml * 1000:
+            yield value, truth
 
 
 def paired(labels: np.ndarray, head: Head, draw: random.Random) -> np.ndarray:
@@ -153,11 +157,10 @@ def paired(labels: np.ndarray, head: Head, draw: random.Random) -> np.ndarray:
 
 def wrong(truth: np.ndarray, found: np.ndarray, draw: random.Random) -> tuple[np.ndarray, bool] | None:
     """Return where a user clicks next, (3,), and whether that belongs to the object; None if nothing is wrong."""
-    either = truth | found
-    along = [np.flatnonzero(either.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    if not along[0].size:
+    span = extent(truth | found)
+    if span is None:
         return None
-    part = tuple(slice(at[0], at[-1] + 1) for at in along)
+    part = tuple(slice(int(a), int(b) + 1) for a, b in zip(*span, strict=True))
     truth, found = truth[part], found[part]
     best: tuple[int, np.ndarray, bool] | None = None
     for error, positive in ((truth & ~found, True), (found & ~truth, False)):
@@ -173,9 +176,13 @@ def wrong(truth: np.ndarray, found: np.ndarray, draw: random.Random) -> tuple[np
             best = int(sizes[which]), pieces == which, positive
     if best is None:
         return None
+    return aimed_at(best[1], draw) + span[0], best[2]
+
+
+def aimed_at(where: np.ndarray, draw: random.Random) -> np.ndarray:
+    """Return a voxel (3,) of a mask: its very middle, or any that is not near its border."""
     gen = None if draw.random() < NEAR else torch.Generator().manual_seed(draw.randrange(1 << 30))
-    spot, _ = deepest(best[1], gen)
-    return spot + np.array([p.start for p in part]), best[2]
+    return deepest(where, gen)[0]
 
 
 def play(session: Watched, truth: np.ndarray, draw: random.Random) -> None:
@@ -191,8 +198,7 @@ def play(session: Watched, truth: np.ndarray, draw: random.Random) -> None:
         ends = grid.to_patient(np.stack([low, high]) + off)
         prompts = prompts.plus(mri.Box(tuple(ends.min(axis=0)), tuple(ends.max(axis=0))))
     else:
-        gen = None if draw.random() < NEAR else torch.Generator().manual_seed(draw.randrange(1 << 30))
-        prompts = prompts.plus(mri.Point(tuple(grid.to_patient(deepest(truth, gen)[0]))))
+        prompts = prompts.plus(mri.Point(tuple(grid.to_patient(aimed_at(truth, draw)))))
     while True:
         found = session.answer(prompts).data > 0
         if len(prompts) >= marks:
@@ -235,7 +241,7 @@ def lessons(heads: list[Head], first: int, stride: int, weights: Callable[[], Pa
             net, known = loaded(file, "cpu", mends=True), stamp
         if net is not None:
             session.mender = net
-        every = list(structures(labels, head, spacing))
+        every = [truth for _, truth in structures(labels, head, spacing)]
         for truth in draw.sample(every, min(OBJECTS, len(every))):
             play(session, truth, draw)
         for _ in range(2):

@@ -22,7 +22,7 @@ from napari_mri.nets.click3d import Click3D
 from training.click_tasks import KINDS, UNKNOWN, Episode, Scene, choose_object, extents, make_scene
 from training.muon import Muon
 from training.paths import CACHE, DATA
-from training.synth import load_heads
+from training.synth import Head, load_heads
 
 HELD_BACK = ("16", "17", "19")
 """Heads never trained on; the benchmark's synthetic heads are made of them."""
@@ -32,11 +32,15 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 }
 
 
+def training_heads() -> list[Head]:
+    """Return the heads that are trained on."""
+    return load_heads(DATA, CACHE, tuple(f"{n:02d}" for n in range(1, 21) if f"{n:02d}" not in HELD_BACK))
+
+
 def paint_scenes(queue: Any, side: int, seed: int, ahead: int) -> None:
     """Fill the queue with scenes, for ever; runs in its own process."""
     torch.set_num_threads(1)
-    names = tuple(f"{n:02d}" for n in range(1, 21) if f"{n:02d}" not in HELD_BACK)
-    heads = load_heads(DATA, CACHE, names)
+    heads = training_heads()
     known = [extents(head) for head in heads]
     number = seed
     while True:

@@ -19,9 +19,8 @@ from napari_mri.engine.device import half_is_quick
 from napari_mri.nets.click3d import Mender
 from training.click_sessions import Lesson, lessons
 from training.learner import Learner, write_weights
-from training.paths import CACHE, DATA
-from training.synth import Head, load_heads
-from training.train_click3d import HELD_BACK, dice_loss
+from training.paths import CACHE
+from training.train_click3d import dice_loss, training_heads
 
 MOST = 6000
 """Lessons that are kept at most."""
@@ -34,11 +33,6 @@ CARD: dict[str, Any] = {
     "limits": "Sees 48 voxels a side around the object or the newest marks. Trained on heads only, for little more than an hour of two "
     "processor cores.",
 }  # fmt: skip
-
-
-def training_heads() -> list[Head]:
-    """Return the heads that are trained on."""
-    return load_heads(DATA, CACHE, tuple(f"{n:02d}" for n in range(1, 21) if f"{n:02d}" not in HELD_BACK))
 
 
 def play(queue: Any, first: int, stride: int, weights: Path) -> None:

@@ -36,13 +36,16 @@ class Pieces:
     number: Places
     sizes: Places
 
-    def at(self, low: Places, high: Places) -> Places:
-        """Return the pieces that have a voxel from `low` (3,) up to but not including `high`; pieces may come twice."""
-        first, last = np.maximum(low, 0) + 1, np.minimum(high, np.array(self.wide.shape) - (2, 2, 3)) + 1
-        i, j = np.meshgrid(np.arange(first[0], last[0]), np.arange(first[1], last[1]), indexing="ij")
-        lines = ((i * self.wide.shape[1] + j) * self.wide.shape[2]).reshape(-1) if last[2] > first[2] else self.start[:0]
-        begin = np.searchsorted(self.stop, lines + first[2], side="right")
-        end = np.searchsorted(self.start, lines + last[2], side="left")
+    def at(self, part: tuple[slice, ...]) -> Places:
+        """Return the pieces that have a voxel in a part of the mask; they may come twice."""
+        i, j, k = (
+            np.arange(*one.indices(n - edge)) + 1 for one, n, edge in zip(part, self.wide.shape, (2, 2, 3), strict=True)
+        )
+        if not len(k):
+            return self.number[:0]
+        lines = ((i[:, None] * self.wide.shape[1] + j) * self.wide.shape[2]).reshape(-1)
+        begin = np.searchsorted(self.stop, lines + k[0], side="right")
+        end = np.searchsorted(self.start, lines + k[-1] + 1, side="left")
         return np.concatenate([self.number[:0], *(self.number[a:b] for a, b in zip(begin, end, strict=True))])
 
     def chosen(self, keep: Mask) -> Mask:

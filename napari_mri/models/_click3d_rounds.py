@@ -235,34 +235,25 @@ def touched(mask: Any, grid: Grid, told: Pointed) -> Any:
         return mask
     # Only the box that holds the mask is searched: a small object in a large scan is the common case.
     part = tuple(slice(int(a), int(b) + 1) for a, b in zip(*span, strict=True))
-    if not isinstance(mask, np.ndarray):
-        return _touched_on(mask, part, grid.to_voxels(told.inside) - span[0])
-    found = pieces(mask[part])
+    found = _pieces(mask[part])
     if len(found.sizes) < 2:
         return mask
     keep = found.sizes >= 0.2 * found.sizes.max()
-    for spot in np.rint(grid.to_voxels(told.inside)).astype(int) - span[0]:
+    for spot in np.rint(grid.to_voxels(told.inside) - span[0]).astype(int):
         if ((spot >= -1) & (spot <= np.asarray(mask[part].shape))).all():
-            keep[found.at(spot - 1, spot + 2)] = True
-    kept = np.zeros_like(mask)
+            keep[found.at(tuple(slice(max(0, s - 1), s + 2) for s in spot))] = True
+    kept = mask & False
     kept[part] = found.chosen(keep)
     return kept
 
 
-def _touched_on(mask: Any, part: tuple[slice, ...], spots: NDArray[Any]) -> Any:
-    """As `touched`, of a tensor: `part` is the box that holds the mask, `spots` (N, 3) marks in voxels of it."""
-    import torch
-
+def _pieces(mask: Any) -> Any:
+    """Return the pieces of a mask (array or tensor)."""
+    if isinstance(mask, np.ndarray):
+        return pieces(mask)
     from napari_mri.nets import voxels
 
-    found = voxels.pieces(mask[part])
-    keep = found.sizes >= 0.2 * found.sizes.max()
-    for spot in np.rint(spots).astype(int):
-        if ((spot >= -1) & (spot <= np.asarray(found.mask.shape))).all():
-            keep[found.at(tuple(slice(max(0, s - 1), s + 2) for s in spot))] = True
-    kept = torch.zeros_like(mask)
-    kept[part] = found.chosen(keep)
-    return kept
+    return voxels.pieces(mask)
 
 
 def share(mask: NDArray[np.bool_], grid: Grid, crop: Grid) -> Array:

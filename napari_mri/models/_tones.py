@@ -217,14 +217,8 @@ def _parts(count: int) -> list[slice]:
 
 def _each(work: Callable[[Any], Any], items: list[Any]) -> list[Any]:
     """Return what some work makes of each item, several threads at once."""
-    found: list[Any] = [None] * len(items)
-
-    def take(n: int) -> None:
-        found[n] = work(items[n])
-
     with own_threads() as threads:
-        each(take, range(len(items)), threads)
-    return found
+        return each(work, items, threads)
 
 
 def _joined(found: list[tuple[Any, ...]]) -> tuple[Any, ...]:

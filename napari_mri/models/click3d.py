@@ -280,7 +280,7 @@ class Clicking(Session):
         deep, share = self.anatomy.denied(meaning, newest)
         deep = min(deep, deep_in(before.shown, newest.outside)) if deep else deep
         other = self.anatomy.instead(meaning, told) if deep else None
-        wrong = deep >= WRONG_MM and (share >= WRONG or before.meaning == (BRAIN, 0)) and len(prompts) == 2
+        wrong = deep >= WRONG_MM and (share >= WRONG or meaning == (BRAIN, 0)) and len(prompts) == 2
         return NOTHING if other is None and wrong else other
 
     def _shown(self, anatomy: Anatomy, meaning: Meaning, told: Pointed) -> Answer | None:

@@ -20,6 +20,7 @@ import numpy as np
 NAMES = (("scipy_openblas_", "64_"), ("scipy_openblas_", ""), ("openblas_", "64_"), ("openblas_", ""))
 """Before and after `set_num_threads`, in the builds that numpy comes with."""
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 _lock = threading.Lock()
 _held = {"users": 0, "threads": 1}
 
@@ -46,15 +47,12 @@ def own_threads() -> Iterator[int]:
                 choose(_held["threads"])
 
 
-def each(work: Callable[[Item], None], items: Iterable[Item], threads: int) -> None:
-    """Do some work for each of some items, in any order."""
+def each(work: Callable[[Item], Made], items: Iterable[Item], threads: int) -> list[Made]:
+    """Do some work for each of some items, in any order; return what it makes of each, in theirs."""
     if threads == 1:
-        for item in items:
-            work(item)
-        return
+        return [work(item) for item in items]
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(work, items):
-            pass
+        return list(pool.map(work, items))
 
 
 @cache

@@ -64,5 +64,5 @@ def test_pieces_in_a_box_are_found_and_kept_or_dropped(seed):
         high = low + rng.integers(0, 5, 3)
         box = tuple(slice(max(0, a), max(0, b)) for a, b in zip(low, high, strict=True))
         keep = np.zeros(count, bool)
-        keep[found.at(low, high)] = True
+        keep[found.at(box)] = True
         np.testing.assert_array_equal(found.chosen(keep), np.isin(numbers, np.setdiff1d(numbers[box], 0)))

@@ -102,7 +102,7 @@ def test_a_session_on_a_painted_head_is_kept_as_lessons():
     labels = sample.labels.numpy()
     session = Watched(Volume(sample.image.numpy(), Grid.plain(labels.shape, (2.0,) * 3)), LocalRuntime("cpu"), random.Random(1))
     assert session.anatomy is not None
-    every = [truth for truth in structures(labels, head, 2.0) if truth.sum() * 0.008 > 3]
+    every = [truth for _, truth in structures(labels, head, 2.0) if truth.sum() * 0.008 > 3]
     assert len(every) > 10
     with torch.inference_mode():
         for truth in every[3:7]:
