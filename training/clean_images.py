@@ -218,7 +218,7 @@ def clean_volume(heads: list[Head], seed: int, side: int = 128) -> torch.Tensor:
         pose = sample_pose(head, (shape[0], shape[1], shape[2]), size, gen, 0.8)
         roam = torch.tensor([uniform(gen, -1, 1) for _ in range(3)]) * torch.tensor([45.0, 55.0, 45.0])
         pose = replace(pose, middle=pose.middle + roam)
-        layers, _, _ = place(head, pose, gen, 8 if thick == 1 else 4)
+        layers, _, _ = place(head, pose, gen, 9 if thick == 1 else 5)
         image = _painted(layers, head, size, gen)
     image = resolve(image, gen)
     if thick > 1:

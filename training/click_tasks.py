@@ -16,7 +16,7 @@ from napari_mri.models._click3d_zoom import Pyramid, carried
 from napari_mri.models.click3d import told_on
 from napari_mri.nets.click3d import encode, standard
 from training.synth import Head, Pose, degrade, paint, place, sample_pose
-from training.synth.geometry import chance, smooth_noise, uniform
+from training.synth.geometry import chance, commonest, smooth_noise, uniform
 
 SHAPE_CLASS = 200
 """Class numbers from here on are shapes laid over the head: lesions, blobs, tubes."""
@@ -96,7 +96,7 @@ def make_scene(head: Head, known: dict[int, tuple[torch.Tensor, float]], side: i
         pose = Pose(pose.shape, pose.spacing, pose.matrix, middle, pose.warp, pose.neck)
     layers, _, _ = place(head, pose, gen, 3)
     image = paint(layers, head, gen)
-    labels = layers[0]
+    labels = commonest(layers)
     if chance(gen, 0.35):
         image, labels = _with_shapes(image, labels, gen)
     size = None

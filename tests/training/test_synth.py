@@ -12,8 +12,8 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from training.synth import Head, Recipe, build_head, degrade, make_sample, make_samples, normalise, paint  # noqa: E402
-from training.synth.degrade import along, crop_field, ghost, sampling, wrap  # noqa: E402
-from training.synth.geometry import Pose, place, sample_pose  # noqa: E402
+from training.synth.degrade import acquire, along, crop_field, ghost, sampling, wrap  # noqa: E402
+from training.synth.geometry import Pose, commonest, place, points, sample_pose  # noqa: E402
 from training.synth.heads import brain_masks  # noqa: E402
 from training.synth.paint import look_by_chance, look_by_physics  # noqa: E402
 
@@ -129,9 +129,56 @@ def test_neck_goes_on_below_the_map_only_when_asked(head: Head) -> None:
 
 def test_partial_volume_lies_between_neighbours(head: Head) -> None:
     pose = sample_pose(head, (32, 32, 32), (3.0,) * 3, torch.Generator().manual_seed(1), 0.0)
-    layers, _, _ = place(head, pose, torch.Generator().manual_seed(1), parts=4)
+    layers, _, _ = place(head, pose, torch.Generator().manual_seed(1), parts=5)
     differ = torch.stack(layers).float().std(0) > 0
     assert 0.02 < float(differ.float().mean()) < 0.6
+
+
+@pytest.mark.parametrize("parts", [1, 3, 5, 9])
+def test_points_of_a_voxel_lie_about_its_middle_and_within_it(parts: int) -> None:
+    found = points(parts, torch.Generator().manual_seed(parts))
+    assert found.shape == (parts, 3)
+    assert torch.allclose(found[0], torch.zeros(3)), "the first is the middle"
+    assert torch.allclose(found.mean(0), torch.zeros(3), atol=1e-6)
+    assert parts == 1 or 0.2 < float(found[1:].abs().mean()) < 0.4
+    with pytest.raises(ValueError, match="1, 3, 5 or 9"):
+        points(4, torch.Generator())
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 6))
+def test_the_commonest_class_of_each_voxel_is_found(seed: int, count: int) -> None:
+    layers = list(torch.randint(0, 4, (count, 4, 5, 6), generator=torch.Generator().manual_seed(seed)).to(torch.uint8))
+    found = commonest(layers)
+    each = torch.stack([torch.stack(layers).eq(value).sum(0) for value in range(4)])
+    most = each.amax(0)
+    assert torch.equal(each.gather(0, found.long()[None])[0], most)
+    first = layers[0].long()[None]
+    ties = each.gather(0, first)[0] == most
+    assert torch.equal(found[ties], layers[0][ties]), "of equals that of the first"
+
+
+def test_what_is_painted_lies_where_its_labels_lie(head: Head) -> None:
+    offs = []
+    for seed in range(6):
+        gen = torch.Generator().manual_seed(seed)
+        pose = sample_pose(head, (48, 48, 48), (2.5,) * 3, gen, 0.5)
+        layers, _, _ = place(head, pose, gen)
+        share, mask = (torch.stack(layers) == 1).float().mean(0), (commonest(layers) == 1).float()
+        axes = torch.stack(torch.meshgrid(*[torch.arange(48.0)] * 3, indexing="ij"))
+        offs.append([float((axes[a] * share).sum() / share.sum() - (axes[a] * mask).sum() / mask.sum()) for a in range(3)])
+    assert np.abs(np.mean(offs, axis=0)).max() < 0.02, "voxels"
+
+
+def test_slices_shown_as_blocks_stay_where_they_are() -> None:
+    image = torch.zeros(1, 1, 61)
+    image[..., 30] = 1
+    middles = []
+    for seed in range(40):
+        found = acquire(image.expand(4, 4, 61), (1.0, 1.0, 1.0), (1.0, 1.0, 4.0), 0.0, torch.Generator().manual_seed(seed))
+        middles.append(float((found[0, 0] * torch.arange(61.0)).sum() / found[0, 0].sum()))
+    assert np.abs(np.array(middles) - 30).max() < 2.1, "at most half a slice"
+    assert abs(np.mean(middles) - 30) < 0.4
 
 
 def test_looks_are_per_class_and_positive(head: Head) -> None:

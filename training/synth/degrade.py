@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch.nn import functional as F
 
 from training.synth.geometry import chance, smooth_noise, uniform
 
@@ -171,7 +170,7 @@ def acquire(image: torch.Tensor, spacing: Size, size: Size, sigma: float, gen: t
         ups.append((axis, up.to(image.device)))
     low = rician(low.clamp(min=0), sigma, gen) if sigma > 0 else low.clamp(min=0)
     if ups and chance(gen, 0.15):  # scanners interpolate in slice by nearest or zero filling too
-        return F.interpolate(low[None, None], size=image.shape, mode="nearest")[0, 0]
+        ups = [(axis, torch.nn.functional.one_hot(up.argmax(1), up.shape[1]).to(up)) for axis, up in ups]
     for axis, up in ups:
         low = along(low, up, axis)
     return low

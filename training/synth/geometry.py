@@ -155,8 +155,37 @@ def _look_up(head: Head, where: torch.Tensor, neck: float | None) -> torch.Tenso
     return found if low == 0 else torch.where(zi < 0, torch.zeros_like(found), found)
 
 
+CORNERS = {
+    1: (),
+    3: ((-1, -1, -1), (1, 1, 1)),
+    5: ((-1, -1, -1), (1, 1, -1), (1, -1, 1), (-1, 1, 1)),
+    9: tuple((a, b, c) for a in (-1, 1) for b in (-1, 1) for c in (-1, 1)),
+}
+"""By how many points of each voxel labels are read at: the directions, from its middle, of all but the middle itself. They
+cancel out: an image painted of them lies where the labels lie."""
+AWAY, ROAM = 0.29, 0.2
+"""How far from the middle of a voxel such a point lies along each axis, voxels, and how much farther or less far at random."""
+
+
+def points(parts: int, gen: torch.Generator) -> torch.Tensor:
+    """Draw the points (parts, 3) of a voxel that labels are read at, in voxels from its middle; the middle is the first.
+
+    Raises
+    ------
+    ValueError
+        `parts` is none of 1, 3, 5 and 9.
+    """
+    if parts not in CORNERS:
+        raise ValueError(f"labels are read at 1, 3, 5 or 9 points of each voxel, not at {parts}")
+    found = torch.zeros(parts, 3)
+    if parts > 1:
+        roam = (2 * torch.rand(parts - 1, 3, generator=gen) - 1) * ROAM
+        found[1:] = AWAY * torch.tensor(CORNERS[parts]) + roam - roam.mean(0)
+    return found
+
+
 def place(
-    head: Head, pose: Pose, gen: torch.Generator, parts: int = 4
+    head: Head, pose: Pose, gen: torch.Generator, parts: int = 5
 ) -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
     """Bring a head into a pose.
 
@@ -167,13 +196,13 @@ def place(
     gen : torch.Generator
         Places the sub-voxel points.
     parts : int
-        Nearest labels are read at this many points of each voxel, so that painting them one by one and
+        Nearest labels are read at this many points of each voxel (see `points`), so that painting them one by one and
         averaging gives partial volume.
 
     Returns
     -------
     list of torch.Tensor
-        `parts` label arrays, (I, J, K) uint8.
+        `parts` label arrays, (I, J, K) uint8; the first is that of the voxels' middles.
     torch.Tensor
         (2, I, J, K) float32 signed distance in mm, in the output space, to the brain with CSF and without.
     torch.Tensor
@@ -183,13 +212,21 @@ def place(
     where = coordinates(pose, device)
     flat = where.reshape(3, -1)
     layers = []
-    for part in range(parts):
-        offset = torch.tensor([((part >> a) & 1) * 0.5 - 0.25 + uniform(gen, -0.2, 0.2) for a in range(3)])
-        if parts == 1:
-            offset = torch.zeros(3)
+    for offset in points(parts, gen):
         step = pose.matrix @ (offset * torch.tensor(pose.spacing))
         layers.append(_look_up(head, flat + step.to(device)[:, None], pose.neck).reshape(pose.shape))
     return layers, _distances(head, pose, where), where
+
+
+def commonest(layers: list[torch.Tensor]) -> torch.Tensor:
+    """Return the class that fills most of each voxel, (I, J, K) uint8: the commonest of label arrays, of equals the first."""
+    found = layers[0].clone()
+    # Nearly everywhere all are alike.
+    spots = torch.stack([layer != found for layer in layers[1:]]).any(0) if len(layers) > 1 else torch.zeros_like(found) > 0
+    some = torch.stack([layer[spots] for layer in layers])
+    votes = torch.stack([(some == one).sum(0) * len(layers) - n for n, one in enumerate(some)])
+    found[spots] = some.gather(0, votes.argmax(0)[None])[0]
+    return found
 
 
 def _distances(head: Head, pose: Pose, where: torch.Tensor) -> torch.Tensor:

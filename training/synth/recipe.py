@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from training.synth.degrade import crop_field, degrade, normalise
-from training.synth.geometry import Pose, chance, place, sample_pose, smooth_noise, uniform
+from training.synth.geometry import Pose, chance, commonest, place, sample_pose, smooth_noise, uniform
 from training.synth.heads import Head
 from training.synth.paint import add_lesions, paint
 
@@ -25,7 +25,7 @@ class Recipe:
     multiple : int
         Grid sizes are multiples of this.
     parts : int
-        Sub-voxel points for partial volume.
+        Points of each voxel that partial volume comes from: 1, 3, 5 or 9.
     strength : float
         Of deformation, bias, noise; 1 exceeds the real.
     physics, lesions, stripped, defaced, cavities, cropped, dropout : float
@@ -35,7 +35,7 @@ class Recipe:
     spacing: tuple[float, float] = (2.0, 2.0)
     extent: tuple[tuple[float, float], ...] = ((150, 224), (170, 256), (140, 256))
     multiple: int = 16
-    parts: int = 4
+    parts: int = 5
     strength: float = 1.0
     physics: float = 0.5
     lesions: float = 0.25
@@ -59,7 +59,7 @@ class Sample:
     distance : torch.Tensor
         (2, I, J, K) float32 mm, negative inside: brain with CSF, brain alone.
     labels : torch.Tensor
-        (I, J, K) uint8 classes of the head.
+        (I, J, K) uint8 classes of the head, that which fills most of each voxel.
     seen : torch.Tensor
         (I, J, K) bool, false where the field of view was cut off.
     pose : Pose
@@ -149,17 +149,18 @@ def make_samples(
     shape, mm = draw_grid(recipe, gen) if grid is None else grid
     pose = sample_pose(head, shape, (mm, mm, mm), gen, recipe.strength)
     layers, distance, where = place(head, pose, gen, recipe.parts)
-    posed = _Posed(head, pose, layers, distance, where)
+    posed = _Posed(head, pose, layers, commonest(layers), distance, where)
     return [_looked_at(posed, recipe, gen, size) for _ in range(looks)]
 
 
 @dataclass(frozen=True)
 class _Posed:
-    """A head in its pose, as `place` gives it."""
+    """A head in its pose, as `place` gives it, and which class fills most of each voxel."""
 
     head: Head
     pose: Pose
     layers: list[torch.Tensor]
+    labels: torch.Tensor
     distance: torch.Tensor
     where: torch.Tensor
 
@@ -191,4 +192,4 @@ def _looked_at(
     seen = torch.ones(shape, dtype=torch.bool)
     if chance(gen, recipe.cropped):
         seen = crop_field(shape, pose.spacing, gen).to(device)
-    return Sample(normalise(image * seen), clean, distance, posed.layers[0], seen, pose)
+    return Sample(normalise(image * seen), clean, distance, posed.labels, seen, pose)
