@@ -30,9 +30,9 @@ from napari_mri.models.click3d import Clicking, Params, loaded, told_on
 from napari_mri.nets import click3d as nets
 from training.click_tasks import deepest
 from training.synth import Head, Recipe, make_sample
-from training.synth.geometry import chance, uniform
+from training.synth.geometry import WILD, chance, uniform
 
-RECIPE = Recipe(extent=((170, 200), (200, 230), (170, 200)), stripped=0, defaced=0.05, cavities=0.1, cropped=0.05)
+RECIPE = Recipe(extent=((170, 200), (200, 230), (170, 200)), stripped=0, defaced=0.05, cavities=0.1, cropped=0.05, warp=WILD)
 OBJECTS, MOST_MARKS = 14, 10
 """Of one painted head, and marks on each."""
 LEAST_ML = 0.4

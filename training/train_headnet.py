@@ -34,6 +34,7 @@ from training.head_tasks import (
 from training.learner import Learner, write_weights
 from training.paths import CACHE, DATA
 from training.synth import Head, Recipe, draw_grid, load_heads, make_samples
+from training.synth.geometry import WILD
 
 STEPS = 16
 """Distances are kept in this many steps a voxel."""
@@ -66,7 +67,7 @@ class Examples:
     def __call__(self, number: int) -> Batch:
         """Return images (B, 1, I, J, K) half, distances (B, 2, …), kinds, sides (B, …) int8 and what was seen (B, 1, …)."""
         gen = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        recipe = replace(Recipe(), spacing=SPACING)
+        recipe = replace(Recipe(), spacing=SPACING, warp=WILD)
         grid = draw_grid(recipe, gen)
         found = []
         for _ in range(self.batch // self.looks):

@@ -9,6 +9,11 @@ from torch.nn import functional as F
 
 from training.synth.heads import Head
 
+Warp = tuple[tuple[float, float], ...]
+WARP: Warp = ((60.0, 8.0), (30.0, 3.0), (16.0, 1.2))
+WILD: Warp = ((60.0, 12.0), (30.0, 7.0), (16.0, 3.5))
+"""Warps (see `sample_pose`): about as heads differ, and beyond, for networks that know few heads and shall not learn them by heart."""
+
 
 @dataclass(frozen=True)
 class Pose:
@@ -85,6 +90,7 @@ def sample_pose(
     spacing: tuple[float, float, float],
     gen: torch.Generator,
     strength: float = 1.0,
+    warp: Warp = WARP,
 ) -> Pose:
     """Draw a pose: rotation, scale, shear, flip, shift, a smooth diffeomorphic warp, and what the neck does.
 
@@ -97,6 +103,8 @@ def sample_pose(
         On the CPU; everything drawn comes from it.
     strength : float
         0 leaves the head as it is (but for the shift of the field of view), 1 exceeds what real heads do.
+    warp : tuple of tuple
+        Of the warp: how far apart the nodes of each part are, mm, and how far it moves them at most (standard deviation, mm).
 
     Returns
     -------
@@ -117,12 +125,12 @@ def sample_pose(
     roam = torch.tensor([uniform(gen, -1, 1) for _ in range(3)]) * torch.tensor([20.0, 25.0, 35.0])
     roam[2] -= 12.0  # heads are scanned with some neck below the brain rather than air above it
     middle = torch.tensor(head.centre) + matrix @ roam * max(strength, 0.3)
-    warp = torch.zeros(3, 24, 24, 24)
-    for step_mm, amount in ((60.0, 8.0), (30.0, 3.0), (16.0, 1.2)):
+    moved = torch.zeros(3, 24, 24, 24)
+    for step_mm, amount in warp:
         nodes = tuple(max(2, int(b / step_mm) + 1) for b in box.tolist())
-        warp += uniform(gen, 0, amount) * strength * smooth_noise((3, 24, 24, 24), (nodes[0], nodes[1], nodes[2]), gen)
+        moved += uniform(gen, 0, amount) * strength * smooth_noise((3, 24, 24, 24), (nodes[0], nodes[1], nodes[2]), gen)
     neck = uniform(gen, -0.012, 0.002) if chance(gen, 0.75) else None
-    return Pose(shape, spacing, matrix, middle, _integrate(warp, box), neck)
+    return Pose(shape, spacing, matrix, middle, _integrate(moved, box), neck)
 
 
 def coordinates(pose: Pose, device: torch.device | str = "cpu") -> torch.Tensor:

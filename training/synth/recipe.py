@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from training.synth.degrade import crop_field, degrade, normalise
-from training.synth.geometry import Pose, chance, commonest, place, sample_pose, smooth_noise, uniform
+from training.synth.geometry import WARP, Pose, Warp, chance, commonest, place, sample_pose, smooth_noise, uniform
 from training.synth.heads import Head
 from training.synth.paint import add_lesions, paint
 
@@ -28,6 +28,8 @@ class Recipe:
         Points of each voxel that partial volume comes from: 1, 3, 5 or 9.
     strength : float
         Of deformation, bias, noise; 1 exceeds the real.
+    warp : tuple of tuple
+        As of `sample_pose`.
     physics, lesions, stripped, defaced, cavities, cropped, dropout : float
         Probabilities.
     """
@@ -37,6 +39,7 @@ class Recipe:
     multiple: int = 16
     parts: int = 5
     strength: float = 1.0
+    warp: Warp = WARP
     physics: float = 0.5
     lesions: float = 0.25
     stripped: float = 0.08
@@ -147,7 +150,7 @@ def make_samples(
     """
     gen = torch.Generator().manual_seed(seed)
     shape, mm = draw_grid(recipe, gen) if grid is None else grid
-    pose = sample_pose(head, shape, (mm, mm, mm), gen, recipe.strength)
+    pose = sample_pose(head, shape, (mm, mm, mm), gen, recipe.strength, recipe.warp)
     layers, distance, where = place(head, pose, gen, recipe.parts)
     posed = _Posed(head, pose, layers, commonest(layers), distance, where)
     return [_looked_at(posed, recipe, gen, size) for _ in range(looks)]
