@@ -97,8 +97,8 @@ def boxed(session: Any, thing: Structure) -> float:
     return dice(session.answer(mri.Prompts((mri.Box(tuple(ends[0]), tuple(ends[1])),))).data > 0, thing.truth)
 
 
-def synthetic(spacing: float, scenes: int, seed: int) -> Iterator[list[Structure]]:
-    """Yield the structures of painted heads whose label maps were held back."""
+def synthetic(spacing: float, scenes: int, seed: int, physics: float = 0.5) -> Iterator[list[Structure]]:
+    """Yield the structures of painted heads whose label maps were held back; `physics` as of `training.synth.Recipe`."""
     from training.click_sessions import structures
     from training.paths import CACHE, DATA
     from training.synth import Recipe, load_heads, make_sample
@@ -108,6 +108,7 @@ def synthetic(spacing: float, scenes: int, seed: int) -> Iterator[list[Structure
     recipe = Recipe(
         spacing=(spacing, spacing), extent=((190, 200), (220, 230), (190, 200)),
         stripped=0, defaced=0, cavities=0, cropped=0, dropout=0, lesions=0,
+        physics=physics,
     )  # fmt: skip
     for number in range(scenes):
         head = heads[number % len(heads)]
@@ -321,6 +322,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", default=["click3d", "grow"])
     parser.add_argument("--spacing", type=float, default=1.5, help="of the painted heads, mm")
     parser.add_argument("--scenes", type=int, default=6, help="painted heads")
+    parser.add_argument("--physics", type=float, default=0.5, help="share of painted heads in the contrasts of real sequences")
     parser.add_argument("--most", type=int, default=0, help="structures of a head, drawn at random; 0 takes all")
     parser.add_argument("--only", default="", help="real scans whose name holds this")
     parser.add_argument("--finest", type=float, default=0.0, help="real scans are thinned to about this spacing, mm")
@@ -335,7 +337,8 @@ def main(argv: list[str] | None = None) -> None:
     elif args.what == "sam":
         result = {"sam": [sam(size, args.rounds) for size in args.sam]}
     else:
-        groups = real(args.only, args.finest) if args.what == "real" else synthetic(args.spacing, args.scenes, args.seed)
+        painted = (args.spacing, args.scenes, args.seed, args.physics)
+        groups = real(args.only, args.finest) if args.what == "real" else synthetic(*painted)
         rows = measure(groups, args.models, args.most, args.seed, args.device or "cpu")
         result = {"summary": summary(rows), "rows": rows}
     print(json.dumps(result.get("summary", result), indent=1))

@@ -78,10 +78,10 @@ def synthetic(count: int, seed: int = 77) -> Iterator[Case]:
     from training.paths import CACHE, DATA
     from training.synth import Recipe, load_heads, make_sample
 
-    kept = CACHE / f"skullstrip_cases_{seed}"
+    kept = CACHE / f"skullstrip_cases_v2_{seed}"
     kept.mkdir(parents=True, exist_ok=True)
     heads = load_heads(DATA, CACHE, HELD_OUT)
-    recipe = Recipe(spacing=(1.0, 1.0), extent=((176, 208), (208, 240), (176, 240)), parts=2, stripped=0.0, cropped=0.2)
+    recipe = Recipe(spacing=(1.0, 1.0), extent=((176, 208), (208, 240), (176, 240)), parts=3, stripped=0.0, cropped=0.2)
     for number in range(count):
         thick = (1, 1, 2, 3, 4, 5, 6)[number % 7]
         axis = (2, 2, 1, 0)[number % 4]

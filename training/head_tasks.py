@@ -22,8 +22,11 @@ UNKNOWN = -100
 SAME = 20
 """Classes up to here mean the same structure in every label map, and their right twins point to them."""
 RIGHT_LESION, LESION = 33, 17
-FROM_END = {1: 21, 3: 22, 6: 23, 7: 24, 8: 25, 10: 26, 11: 27, 12: 28, 15: 29, 16: 30, 17: 31}
-"""Later classes are counted from the end: what stands outside the brain."""
+FROM_END = {
+    1: 22, 3: 23, 6: 24, 7: 25, 8: 26, 10: 27, 11: 28, 12: 29, 15: 30, 16: 31, 17: 32, 18: 21, 19: 21, 20: 21, 21: 21,
+}  # fmt: skip
+"""Later classes are counted from the end: what stands outside the brain, and the choroid plexus."""
+RIGHT_PLEXUS = (18, 19)
 LEAST_ML, FOUND = 0.5, 0.3
 """What is smaller, or overlaps its map less (Dice), tells nothing about how far structures reach beyond it."""
 
@@ -37,10 +40,10 @@ def tables(head: Head) -> tuple[torch.Tensor, torch.Tensor]:
             kinds[number] = root
         elif number == RIGHT_LESION:
             kinds[number] = LESION
-        elif not head.inside[number]:
+        else:
             kinds[number] = FROM_END.get(last - root, UNKNOWN)
         if int(kinds[number]) in PAIRED:
-            sides[number] = int(number > SAME)
+            sides[number] = int(last - root in RIGHT_PLEXUS if root > SAME and number != RIGHT_LESION else number > SAME)
     return kinds, sides
 
 

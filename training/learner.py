@@ -43,8 +43,9 @@ class Learner(Generic[Net]):
     ) -> None:
         self.net, self.average, self.file, self.rate = net, average, file, rate
         self.share, self.memory = share, memory
-        self.muon = Muon([p for p in net.parameters() if p.ndim >= least], lr=rate)
-        rest = [p for p in net.parameters() if p.ndim < least]
+        learned = [p for p in net.parameters() if p.requires_grad]
+        self.muon = Muon([p for p in learned if p.ndim >= least], lr=rate)
+        rest = [p for p in learned if p.ndim < least]
         self.adam = torch.optim.Adam(rest, lr=share * rate) if rest else None
         self.step, self.spent = 0, 0.0
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ import torch
 
 from napari_mri.engine.device import half_is_quick
 from napari_mri.engine.weights import is_there, place
+from napari_mri.models._anatomy import INNER
 from napari_mri.models._headnet import HEADNET, asking
 from napari_mri.nets.anatomy import BEYOND, NAMES, HeadNet
 from napari_mri.nets.unet import fold
@@ -133,14 +134,20 @@ def grown(small: dict[str, torch.Tensor], net: HeadNet) -> dict[str, torch.Tenso
     return state
 
 
-def lesson(net: HeadNet, batch: Batch, parts: torch.Tensor, half: bool) -> torch.Tensor:
-    """Return the loss of a batch; the names of two of the eight voxels of each block are asked for."""
+def lesson(net: HeadNet, batch: Batch, parts: torch.Tensor, half: bool, only_names: bool = False) -> torch.Tensor:
+    """Return the loss of a batch; the names of two of the eight voxels of each block are asked for.
+
+    With `only_names` nothing is asked of distances, and nothing learned by what they share with the names.
+    """
     image, far, kinds, sides, seen = batch
     with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
-        features = net.features(image.float())
-        surfaces, names = net.surfaces(features), net.some(features, parts)
+        with torch.set_grad_enabled(not only_names):
+            features = net.features(image.float())
+        surfaces, names = None if only_names else net.surfaces(features), net.some(features, parts)
     asked = (fold(x[:, None])[:, parts].long() for x in (kinds, sides))
     named = loss_of_names(names.float(), *asked)
+    if surfaces is None:
+        return named
     return named + 2 * loss_of_surfaces(surfaces.float(), far.float() / STEPS, seen)
 
 
@@ -165,6 +172,7 @@ def main(argv: list[str] | None = None) -> None:
     ask.add_argument(
         "--beyond", type=int, default=0, help="heads to measure how far structures reach on; 0: take the shipped numbers over"
     )
+    ask.add_argument("--only-names", action="store_true", help="leave distances, and what they share with the names, as they are")
     ask.add_argument("--stop", action="store_true", help="train no more: measure and export what there is")
     args = ask.parse_args(argv)
     heads = load_heads(args.maps, args.cache)
@@ -191,6 +199,8 @@ def _learner(args: argparse.Namespace) -> Learner[HeadNet]:
     if start:
         nets[0].load_state_dict(grown(start, nets[0]))
     nets[1].load_state_dict(nets[0].state_dict())
+    for name, parameter in nets[0].named_parameters():
+        parameter.requires_grad_(not args.only_names or name.startswith(("tell", "names")))
     nets = [net.to(args.device) for net in nets]
     run: Learner[HeadNet] = Learner(nets[0], nets[1], args.cache / args.run / "last.pt", args.rate)
     run.resume()
@@ -209,7 +219,7 @@ def _taught(run: Learner[HeadNet], stream: Iterator[tuple[Batch, bool]], args: a
         if not fresh:
             batch = changed(batch, gen)
         parts = torch.randperm(8, generator=gen)[:2].to(args.device)
-        loss = run.follow(lesson(run.net, batch, parts, half), progress)
+        loss = run.follow(lesson(run.net, batch, parts, half, args.only_names), progress)
         losses.append(loss)
         if run.step % 25 == 0:
             mean = sum(losses[-25:]) / len(losses[-25:])
@@ -278,7 +288,7 @@ def validate(net: HeadNet, heads: list[Head], count: int, device: str) -> dict[s
     skull, brain = torch.stack(masks).mean(0).tolist()
     found_of = {name: round(float(d), 3) for name, d in zip(NAMES, dice, strict=True)}
     return {
-        "structures": round(float(dice[1:21].mean()), 3), "side": round(sum(right) / count, 4), "inner skull": round(skull, 4),
+        "structures": round(float(dice[INNER.start : INNER.stop].mean()), 3), "side": round(sum(right) / count, 4), "inner skull": round(skull, 4),
         "brain": round(brain, 4), "error_mm": round(sum(errors) / count, 3), **found_of,
     }  # fmt: skip
 

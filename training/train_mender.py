@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=0.01, help="highest learning rate")
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--init", type=Path, help="weights of the click network: its first levels are begun with")
+    parser.add_argument("--init", type=Path, help="weights to begin with, or those of the click network, whose first levels are")
     parser.add_argument("--players", type=int, default=1, help="processes that play sessions")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
@@ -136,10 +136,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def begun(net: Mender, file: Path) -> None:
-    """Begin with those tensors of a click network that fit; its head and what it was not told stay at nothing."""
-    from safetensors.torch import load_file
+    """Begin with the weights of a file; of a click network with those tensors that fit: its head and what it was not told stay at nothing."""
+    from napari_mri.engine.weights import load
 
-    own, other = net.state_dict(), {name: value.float() for name, value in load_file(file).items()}
+    own, other = net.state_dict(), {name: value.float() for name, value in load(file).items()}
+    if all(name in other and other[name].shape == value.shape for name, value in own.items()):
+        net.load_state_dict(other)
+        return
     stem, fine = other["stem.weight"], other["prior.weight"].shape[1]
     more = own["prior.weight"].shape[1] - fine
     other["stem.weight"] = torch.cat(

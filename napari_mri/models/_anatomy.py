@@ -31,14 +31,17 @@ HEAD_ML = (500.0, 2600.0)
 """What the brain of a head may hold; with less or more the picture is of something else."""
 MOST_ML = 30_000.0
 """Fields of view beyond this show a body, and would take gigabytes."""
-LEAST_SURE = 0.4
+LEAST_SURE = 0.2
 """A click on less than this probability of any structure means nothing to the map."""
+SMALLER = 0.25
+"""Any structure may be pointed at, not any voxel: of several that may stand at a place, small ones are favoured by so much of a
+power of their volume."""
 MOST_ODD = 4.2
 """How unlikely (see `Anatomy.filling`) the faces of a box may be, given a structure, for the box to mean it."""
 FAVOUR, DISFAVOUR = 0.4, 1.2
 """So much less odd is a box that means the brain: it is boxed more often than what lies around it, and drawn more loosely.
 And so much odder is one around a shell of the brain."""
-SHELLS = frozenset((22, 24))
+SHELLS = frozenset((23, 25))
 """Marrow of the skull, and sinuses with the dura: nearly as large as the brain."""
 FAR_OUT = 16.0
 """One face that is off by more than so many variances tells no more than that."""
@@ -50,7 +53,7 @@ UNSEEN = 0.004
 """What is less likely than this by its place is not looked for."""
 CRUMB = 0.1
 """Pieces smaller than this share of the largest do not count for how far a structure reaches."""
-INNER, BRAIN = range(1, 21), -1
+INNER, BRAIN = range(1, 22), -1
 CORTEX, LESION = 2, 17
 DOUBT, CLEARLY = 0.05, 2.0
 """Share of its own errors in the map; and how much likelier (log odds) marks must be by another structure to mean that."""
@@ -142,7 +145,8 @@ class Anatomy:
         """
         here = self._at(self.names, told.inside)
         beside = self._at(self.names, told.outside) if len(told.outside) else np.zeros_like(here)
-        number = int((here - beside)[1:].argmax()) + 1  # nobody points at air
+        chance = np.where(here < LEAST_SURE, 0, (here - beside).clip(0)) * (self.volumes + 0.3) ** -SMALLER
+        number = int((chance if chance[1:].any() else here)[1:].argmax()) + 1  # nobody points at air
         if self._inner(told.inside).min() > 0.5 and self._mid_brain(number, told.inside):
             return BRAIN, 0
         if here[number] < LEAST_SURE:
@@ -369,6 +373,14 @@ class Anatomy:
             inner = distance_transform_edt(around != around[0, 0, 0])
             depth[part] = (inner / inner.max())[1:-1, 1:-1, 1:-1]
         return depth
+
+    @cached_property
+    def volumes(self) -> NDArray[np.float64]:
+        """What each structure holds, (N,) ml; of paired ones one side."""
+        voxels = np.array([np.count_nonzero(name > 127) for name in self.names])
+        sides = np.array([2 if n in self.key.paired else 1 for n in range(len(voxels))])
+        found: NDArray[np.float64] = voxels * self.grid.voxel_ml / sides
+        return found
 
     def _inner(self, places: Places) -> NDArray[np.float64]:
         """How much places (P, 3) belong to the brain, (P,) 0 to 1."""

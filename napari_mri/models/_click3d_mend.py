@@ -17,7 +17,7 @@ REACH, LEAST_MM, MOST_MM, WINDOW_MM = 2.0, 2.0, 12.0, 24.0
 """A correction of such an answer reaches about so many times as far as it is from the outline; at least, at most, and only within."""
 ALIKE = 0.15
 """What differs from the place of a correction by more than this share of the scan's range is hardly corrected with it."""
-MARGIN = 2.0
+MARGIN = 1.0
 """Log odds at the place of a correction, at least."""
 WINDOW, WIDE, SEEN = 48, 64, 6
 """Side of the part of a crop in which a network betters an answer, voxels, or of a wider one where all of the object lies in

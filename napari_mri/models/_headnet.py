@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 HEADNET = Weights(
     "headnet.safetensors",
-    sha256="065135dc9099721081aae38a315257fd7c9bd5f1ca18beb246d63bdab5c7ba7b",
+    sha256="c1f7dc580e29e61062a814f07ebebf5e768cc9ec95dcda8bafb5cb58cc72843c",
     licence="BSD-3-Clause",
     shipped=True,
-    size=5815568,
+    size=5_816_224,
 )
 Part = tuple[slice, ...]
 ALL: Part = (slice(None),) * 3

@@ -254,7 +254,7 @@ class Clicking(Session):
         self.rt.report(0.6, "looking for anatomy")
         found = anatomy_of(self.scan, ask, key, self.rt.device)
         if found is not None:
-            _ = found.depth  # takes longer than a click may
+            _ = found.depth, found.volumes  # which take longer than a click may
         return found
 
     def _meant(self, prompts: Prompts, told: Pointed, before: Found | None) -> Meaning | None:
@@ -327,7 +327,9 @@ class Clicking(Session):
             except StopIteration as done:
                 answer: Answer = done.value
                 break
-        return Found(answer, answer)
+        newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
+        turned = self._corrected(answer, newest, gently=True)
+        return Found(answer, self._mended(answer, turned, told, newest, turned))
 
     def _corrected(self, known: Answer, told: Pointed, gently: bool = False) -> Answer:
         """Turn an answer near new marks, where the brightness is theirs; `gently` only where it says otherwise."""

@@ -14,10 +14,10 @@ NAMES = (
     "air", "white matter", "cortex", "lateral ventricle", "inferior lateral ventricle", "cerebellar white matter",
     "cerebellar cortex", "thalamus", "caudate", "putamen", "pallidum", "third ventricle", "fourth ventricle",
     "brain stem", "hippocampus", "amygdala", "fluid around the brain", "lesion", "accumbens", "ventral diencephalon",
-    "vessel", "other soft tissue", "marrow", "bone", "sinus", "optic nerve", "skin", "mucosa", "palate", "soft tissue",
+    "vessel", "choroid plexus", "other soft tissue", "marrow", "bone", "sinus", "optic nerve", "skin", "mucosa", "palate", "soft tissue",
     "eye", "artery",
 )  # fmt: skip
-PAIRED = frozenset((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14, 15, 17, 18, 19, 20))
+PAIRED = frozenset((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14, 15, 17, 18, 19, 20, 21))
 """Structures of which there is one on the left and one on the right."""
 
 BEYOND = "beyond"

@@ -114,8 +114,21 @@ def test_crumbs_of_a_map_do_not_widen_a_structure():
 
 def test_air_and_what_is_not_sure_mean_nothing():
     assert two_sides().meant(pointed([(1, 1, 1)])) is None
-    assert two_sides(0.3).meant(pointed([(8, 12, 8)])) is None
+    assert two_sides(0.15).meant(pointed([(8, 12, 8)])) is None
     assert two_sides(0.6).meant(pointed([(8, 12, 8)])) is not None
+
+
+def test_of_two_that_may_stand_there_the_smaller_is_meant_if_it_is_likely_enough():
+    names = np.zeros((26, *GRID.shape), np.uint8)
+    names[24] = 255
+    there = (slice(10, 13),) * 3
+    for share, meant in ((115, 25), (30, 24)):
+        names[24][there], names[25][there] = 255 - share, share
+        names[24, 10, 10, 10], names[25, 10, 10, 10] = 0, 255  # of which there is some for sure
+        known = Anatomy(names, np.zeros(GRID.shape, np.uint8), GRID, Key(frozenset()))
+        assert known.meant(pointed([(11, 11, 11)])) == (meant, 0)
+        assert known.meant(pointed([(30, 11, 11)])) == (24, 0)
+        assert np.allclose(known.volumes[24:], [GRID.voxel_ml * (40 * 30 * 20 - 1), GRID.voxel_ml])
 
 
 def test_what_is_marked_as_outside_is_not_meant():

@@ -44,8 +44,14 @@ def test_every_map_names_the_same_structures_and_a_mirrored_head_keeps_its_sides
     kinds, sides = tables(head)
     assert set(range(1, len(NAMES))) <= set(kinds[: len(head.base)].tolist())
     for number, (tissue, kind) in enumerate(zip(head.tissue, kinds.tolist(), strict=False)):
-        assert {"bone": 23, "marrow": 22, "skin": 26, "vitreous": 30}.get(tissue, kind) == kind, (number, tissue)
+        assert {"bone": 24, "marrow": 23, "skin": 27, "vitreous": 31}.get(tissue, kind) == kind, (number, tissue)
     assert all(int(sides[n]) in (0, 1) for n in range(len(head.base)) if int(kinds[n]) in PAIRED)
+    at = {}
+    for name, number in (("cortex", 2), ("plexus", NAMES.index("choroid plexus"))):
+        for side in (0, 1):
+            own = torch.isin(head.labels.long(), torch.nonzero((kinds == number) & (sides == side))[:, 0])
+            at[name, side] = float(torch.nonzero(own)[:, 0].float().mean()) - head.centre[0]
+    assert at["plexus", 0] * at["cortex", 0] > 0 > at["plexus", 0] * at["plexus", 1], at
     mirrored = 0
     for seed in range(8):
         found, side = named_in(make_sample(head, Recipe(spacing=(4.0, 4.0), stripped=0, cropped=0), seed), head)

@@ -15,7 +15,7 @@ from tests.training.test_synth import ball_head  # noqa: E402
 from training import train_headnet  # noqa: E402
 from training.head_tasks import UNKNOWN  # noqa: E402
 from training.synth import build_head  # noqa: E402
-from training.train_headnet import STEPS, Examples, changed, grown, main  # noqa: E402
+from training.train_headnet import STEPS, Examples, changed, grown, lesson, main  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,16 @@ def test_a_batch_shown_again_is_mirrored_and_its_sides_are_swapped(head, coarse)
     assert torch.equal(sides[known], 1 - before[known])
     assert not torch.equal(image, batch[0].flip(-3))
     assert 0 <= float(image.min()) < float(image.max()) <= 1.5
+
+
+def test_names_alone_are_learned_where_that_is_asked_for(head, coarse):
+    batch = Examples([head], seed=1, batch=2, looks=1)(3)
+    for only in (True, False):
+        net = HeadNet((8, 16), (0, 1), 8)
+        lesson(net, batch, torch.tensor([0, 7]), False, only_names=only).backward()
+        learned = {name.split(".")[0] for name, value in net.named_parameters() if value.grad is not None}
+        assert ({"tell", "names"} == learned) is only, learned
+        assert {"tell", "names"} <= learned
 
 
 @pytest.mark.slow
