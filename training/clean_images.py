@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 
 from training.synth.degrade import bias_field
-from training.synth.geometry import chance, place, sample_pose, uniform
+from training.synth.geometry import Pose, chance, coordinates, look_up, sample_pose, uniform
 from training.synth.heads import Head
 from training.synth.paint import look_by_chance, look_by_physics
 
@@ -68,6 +68,17 @@ def vessels(shape: Shape, spacing: tuple[float, float, float], gen: torch.Genera
     voxel = spacing[0] * spacing[1] * spacing[2]
     axis_value = voxel / 0.35 / (2 * math.pi * radius**2)
     return (1 - torch.exp(-1.5 * wide / min(axis_value, 2.0))).clamp(0, 1)
+
+
+def _layers(head: Head, pose: Pose, gen: torch.Generator, corners: int) -> list[torch.Tensor]:
+    """Read a head's labels (I, J, K) near so many corners of each voxel: nobody asks where exactly a clean image lies."""
+    flat = coordinates(pose).reshape(3, -1)
+    found = []
+    for corner in range(corners):
+        offset = torch.tensor([((corner >> a) & 1) * 0.5 - 0.25 + uniform(gen, -0.2, 0.2) for a in range(3)])
+        step = pose.matrix @ (offset * torch.tensor(pose.spacing))
+        found.append(look_up(head, flat + step[:, None], pose.neck).reshape(pose.shape))
+    return found
 
 
 def _painted(layers: list[torch.Tensor], head: Head, spacing: tuple[float, float, float], gen: torch.Generator) -> torch.Tensor:
@@ -218,8 +229,7 @@ def clean_volume(heads: list[Head], seed: int, side: int = 128) -> torch.Tensor:
         pose = sample_pose(head, (shape[0], shape[1], shape[2]), size, gen, 0.8)
         roam = torch.tensor([uniform(gen, -1, 1) for _ in range(3)]) * torch.tensor([45.0, 55.0, 45.0])
         pose = replace(pose, middle=pose.middle + roam)
-        layers, _, _ = place(head, pose, gen, 9 if thick == 1 else 5)
-        image = _painted(layers, head, size, gen)
+        image = _painted(_layers(head, pose, gen, 8 if thick == 1 else 4), head, size, gen)
     image = resolve(image, gen)
     if thick > 1:
         n = image.shape[axis] // thick

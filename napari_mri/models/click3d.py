@@ -73,6 +73,9 @@ NOTHING: Meaning = (-2, 0)
 WRONG_MM, WRONG = 4.0, 0.8
 """A mark beside the object this deep in what was meant, and in the very middle (1 = the deepest) unless that is the brain, says
 that nothing of the kind was."""
+MENDED_WHOLE, MENDED_PART = 0.67, 0.5
+"""So much of what the second network makes of an answer is taken, where it sees all of the object and where it sees a part: alone it
+is surer of heads it never saw than it ought to be."""
 FIRST_MARKS = 3
 """Marks within which more may come to be meant than at first."""
 
@@ -371,8 +374,8 @@ class Clicking(Session):
         better = self._better(after.look, told, after.found, after.found - before.found)
         if not window.whole and shown is not None:
             turned = Answer(carried(shown.found, shown.look, turned.look), turned.look)
-        # Half of each: the network alone is surer of heads it never saw than it ought to be.
-        return bettered(turned, (after.found + better) / 2, window)
+        taken = MENDED_WHOLE if window.whole else MENDED_PART
+        return bettered(turned, after.found + taken * (better - after.found), window)
 
     def _better(self, window: Grid, told: Pointed, found: Any, turned: Any) -> Any:
         """Ask the network that mends, in a window: probabilities so far (I, J, K) to better ones."""

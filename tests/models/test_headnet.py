@@ -70,6 +70,24 @@ def test_a_box_is_named_as_in_the_whole(net, image, mirrored, moved):
     np.testing.assert_array_equal(look.surfaces(), bare[:, ::-1] if mirrored else bare)
 
 
+@pytest.mark.parametrize("tensors", [False, True])
+def test_distances_are_brought_down_by_what_they_lie_too_high(tensors):
+    heights = np.broadcast_to(np.arange(16, dtype=np.float32), (2, 16, 16, 16))
+
+    class Rising:
+        def features(self, image):
+            return None
+
+        def surfaces(self, features):
+            return torch.from_numpy(heights.copy()) if tensors else heights.copy()
+
+    image = np.zeros((12, 14, 15), np.float32)
+    found = Look.at(Rising(), torch.from_numpy(image) if tensors else image, mirrored=True).surfaces()
+    assert found.shape == (2, 12, 14, 15)
+    # What is at height z is said of a place a quarter of a voxel above it.
+    assert np.allclose(found[..., 1:], heights[:, :12, :14, 1:15] - 0.25)
+
+
 def test_weights_that_do_not_fit_are_told(net, tmp_path):
     from safetensors.torch import save_file
 

@@ -143,7 +143,7 @@ def coordinates(pose: Pose, device: torch.device | str = "cpu") -> torch.Tensor:
     return (flat + pose.middle.to(device)[:, None]).reshape(3, *pose.shape)
 
 
-def _look_up(head: Head, where: torch.Tensor, neck: float | None) -> torch.Tensor:
+def look_up(head: Head, where: torch.Tensor, neck: float | None) -> torch.Tensor:
     """Nearest labels (uint8, flat) at head voxel coordinates (3, N)."""
     i, j, k = head.labels.shape
     x, y, z = where
@@ -222,7 +222,7 @@ def place(
     layers = []
     for offset in points(parts, gen):
         step = pose.matrix @ (offset * torch.tensor(pose.spacing))
-        layers.append(_look_up(head, flat + step.to(device)[:, None], pose.neck).reshape(pose.shape))
+        layers.append(look_up(head, flat + step.to(device)[:, None], pose.neck).reshape(pose.shape))
     return layers, _distances(head, pose, where), where
 
 
