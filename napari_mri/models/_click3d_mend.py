@@ -115,6 +115,12 @@ def bettered(answer: Answer, better: Any, window: Window) -> Answer:
     return Answer(found, grown.look)
 
 
+def reached(at: NDArray[np.intp], spacing: NDArray[np.float64], shape: tuple[int, ...]) -> tuple[NDArray[np.intp], ...]:
+    """Return the first voxel (3,) that a mark at a voxel may turn, and the one behind the last."""
+    room = np.ceil(WINDOW_MM / spacing).astype(int)
+    return np.maximum(at - room, 0), np.minimum(at + room + 1, shape)
+
+
 def leant(odds: Any, image: Any, spot: NDArray[np.float64], spacing: NDArray[np.float64], sign: float) -> Any:
     """Return log odds (I, J, K) that say what a mark at a voxel says, there and near it where it is as bright.
 
@@ -122,8 +128,7 @@ def leant(odds: Any, image: Any, spot: NDArray[np.float64], spacing: NDArray[np.
     is as far from the outline as from the true one.
     """
     at = np.clip(np.rint(spot).astype(int), 0, np.asarray(odds.shape) - 1)
-    room = np.ceil(WINDOW_MM / spacing).astype(int)
-    low, high = np.maximum(at - room, 0), np.minimum(at + room + 1, odds.shape)
+    low, high = reached(at, spacing, odds.shape)
     part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     here = tuple(int(h) for h in at - low)
     near = tuple(slice(max(0, h - 1), h + 2) for h in here)

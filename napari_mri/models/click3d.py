@@ -19,7 +19,7 @@ from napari_mri.core.model import SEGMENT, Card, Model, Runtime, Session, Wants,
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Mask, Point, Prompts, Scribble
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.models._anatomy import BRAIN, Anatomy, Meaning, anatomy_of
-from napari_mri.models._click3d_mend import WIDE, WINDOW, bettered, deep_in, leant, window_of
+from napari_mri.models._click3d_mend import WIDE, WINDOW, bettered, deep_in, leant, reached, window_of
 from napari_mri.models._click3d_rounds import OVERVIEW, Answer, Rounds, as_array, extent, touched
 from napari_mri.models._click3d_zoom import Pyramid, carried, straight
 from napari_mri.models._headnet import HEADNET, naming, unfit
@@ -76,6 +76,8 @@ that nothing of the kind was."""
 MENDED_WHOLE, MENDED_PART = 0.67, 0.5
 """So much of what the second network makes of an answer is taken, where it sees all of the object and where it sees a part: alone it
 is surer of heads it never saw than it ought to be."""
+UNSURE = 0.004
+"""Nothing is known so surely that marks might not turn it: 0 (or 1) less (or more) than this."""
 FIRST_MARKS = 3
 """Marks within which more may come to be meant than at first."""
 
@@ -336,21 +338,29 @@ class Clicking(Session):
 
     def _corrected(self, known: Answer, told: Pointed, gently: bool = False) -> Answer:
         """Turn an answer near new marks, where the brightness is theirs; `gently` only where it says otherwise."""
-        look = known.look
-        image = self.pyramid.view(look)
-        tensors = not isinstance(image, np.ndarray)
-        if self.anatomy is not None and self.anatomy.tones is not None:
-            shade = straight(self.anatomy.shade, self.anatomy.grid, look)
-            image = self.anatomy.scale.unit(image) * ((-shade).exp() if tensors else np.exp(-shade))
-        found = known.found.clip(0.004, 0.996)
-        odds = (found / (1 - found)).log() if tensors else np.log(found / (1 - found))
+        look, found = known.look, known.found.clip(UNSURE, 1 - UNSURE)
+        spacing = np.asarray(look.spacing)
         for places, sign in ((told.inside, 1.0), (told.outside, -1.0)):
             for spot in look.to_voxels(places[:: max(1, len(places) // 16)]):
                 at = np.clip(np.rint(spot).astype(int), 0, np.asarray(look.shape) - 1)
-                if gently and sign * float(odds[tuple(at)]) > 0:
+                if gently and sign * (float(found[tuple(at)]) - 0.5) > 0:
                     continue
-                odds = leant(odds, image, spot, np.asarray(look.spacing), sign)
-        return Answer(odds.sigmoid() if tensors else (1 / (1 + np.exp(-odds))).astype(np.float32), look)
+                # Only what a mark may reach is looked at.
+                low, high = reached(at, spacing, look.shape)
+                part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+                odds = found[part] / (1 - found[part])
+                odds = np.log(odds) if isinstance(odds, np.ndarray) else odds.log()
+                odds = leant(odds, self._toned(look.cropped(low, high)), spot - low, spacing, sign)
+                found[part] = 1 / (1 + np.exp(-odds)) if isinstance(odds, np.ndarray) else odds.sigmoid()
+        return Answer(found, look)
+
+    def _toned(self, look: Grid) -> Any:
+        """Return the scan on a crop, without its shading where that is known."""
+        image = self.pyramid.view(look)
+        if self.anatomy is None or self.anatomy.tones is None:
+            return image
+        shade = straight(self.anatomy.shade, self.anatomy.grid, look)
+        return self.anatomy.scale.unit(image) * (np.exp(-shade) if isinstance(image, np.ndarray) else (-shade).exp())
 
     def _mended(
         self, known: Answer, turned: Answer, told: Pointed, new: Pointed, shown: Answer | None = None
