@@ -319,8 +319,8 @@ class Clicking(Session):
                 each = sorted_out(Prompts((mark,)), self.scan.grid)
                 known = self._corrected(self._rounds.reaching(known, each, FINE_SIDE), each, gently=True)
             return Found(known, self._mended(known, known, told, told), new)
+        newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
         if before is not None and before.meaning is not None:
-            newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
             known = self._rounds.reaching(before.known, newest, FINE_SIDE)
             turned = self._corrected(known, newest)
             return Found(turned, self._mended(known, turned, told, newest, before.shown), before.meaning)
@@ -332,7 +332,6 @@ class Clicking(Session):
             except StopIteration as done:
                 answer: Answer = done.value
                 break
-        newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
         turned = self._corrected(answer, newest, gently=True)
         return Found(answer, self._mended(answer, turned, told, newest, turned))
 

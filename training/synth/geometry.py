@@ -230,7 +230,7 @@ def commonest(layers: list[torch.Tensor]) -> torch.Tensor:
     """Return the class that fills most of each voxel, (I, J, K) uint8: the commonest of label arrays, of equals the first."""
     found = layers[0].clone()
     # Nearly everywhere all are alike.
-    spots = torch.stack([layer != found for layer in layers[1:]]).any(0) if len(layers) > 1 else torch.zeros_like(found) > 0
+    spots = torch.stack([layer != found for layer in layers]).any(0)
     some = torch.stack([layer[spots] for layer in layers])
     votes = torch.stack([(some == one).sum(0) * len(layers) - n for n, one in enumerate(some)])
     found[spots] = some.gather(0, votes.argmax(0)[None])[0]
