@@ -210,7 +210,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=4.0, help="for the model that learns from the scan")
     parser.add_argument("--whole", action="store_true", help="time a whole head of 256 x 256 x 256 voxels beside BM4D")
     parser.add_argument("--device", default="cpu", help="of --whole: on a GPU it is timed by the clock, without BM4D")
-    parser.add_argument("--profile", action="store_true", help="with --whole: where the time goes on the GPU")
+    parser.add_argument("--profile", action="store_true", help="with --whole on a GPU: where the time goes")
     args = parser.parse_args(argv)
     own = {
         n: of_model(n, **({"minutes": args.minutes} if n == "selfscan" else {})) for n in args.methods if n != "bm4d"

@@ -96,14 +96,23 @@ def on_device(device: str, profile: bool = False) -> dict[str, Any]:
     found["s_whole_call"] = seconds(lambda: napari_mri.denoise(scan, model="nlpca", device=device), device)
     found |= parts(noisy, sigma, device)
     found |= agreement(crop(clean, 64), np.ascontiguousarray(crop(noisy, 64)), sigma, device)
-    if profile and cuda:
-        from torch.profiler import ProfilerActivity
-        from torch.profiler import profile as watched
-
-        with watched(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as seen:
-            denoised(noisy, sigma, device)
-        print(seen.key_averages().table(sort_by="self_device_time_total", row_limit=30, max_name_column_width=60))
+    if profile:
+        print(profiled(lambda: denoised(noisy, sigma, device), device))
     return found
+
+
+def profiled(work: Callable[[], Any], device: str) -> str:
+    """Return tables of where the time of some work goes, that of the processor and that of a GPU."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    cuda = device == "cuda"
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as seen:
+        work()
+        if cuda:
+            torch.cuda.synchronize()
+    by = ["self_cpu_time_total", *(["self_device_time_total"] if cuda else [])]
+    return "\n".join(seen.key_averages().table(sort_by=one, row_limit=25, max_name_column_width=60) for one in by)
 
 
 def parts(noisy: Array, sigma: float, device: str) -> dict[str, float]:

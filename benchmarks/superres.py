@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.denoise import data_folder, psnr, ssim
+from benchmarks.denoise_whole import profiled
 from benchmarks.superres_self import begin_peak, peak
 from napari_mri import phantom, tasks
 from napari_mri.core.grid import Grid
@@ -182,7 +183,7 @@ def downstream(model: str, count: int) -> list[dict[str, Any]]:
     return rows
 
 
-def timed(model: str, device: str = "cpu", runs: int = 5) -> dict[str, Any]:
+def timed(model: str, device: str = "cpu", runs: int = 5, profile: bool = False) -> dict[str, Any]:
     """Time a scan of 256 x 256 x 40 voxels, 0.9 x 0.9 x 4 mm, to isotropic: the median of some runs after a first."""
     import torch
 
@@ -196,6 +197,8 @@ def timed(model: str, device: str = "cpu", runs: int = 5) -> dict[str, Any]:
         tasks.run(order, scan, LocalRuntime(device))  # its result has come home: the GPU has nothing left to do
         spent.append((time.perf_counter() - began[0], time.process_time() - began[1]))
     seconds, cpu_seconds = np.median(spent, axis=0)
+    if profile:
+        print(profiled(lambda: tasks.run(order, scan, LocalRuntime(device)), device))
     return {
         "model": model,
         "device": processor_name(device),
@@ -234,6 +237,7 @@ def main() -> None:
     ask.add_argument("--downstream", type=int, default=0, metavar="COUNT", help="synthetic 5 mm heads to strip")
     ask.add_argument("--time", action="store_true")
     ask.add_argument("--runs", type=int, default=5, help="of --time, after a first one")
+    ask.add_argument("--profile", action="store_true", help="with --time: where the time goes")
     ask.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     ask.add_argument("--out", type=Path, default=None)
     args = ask.parse_args()
@@ -243,7 +247,7 @@ def main() -> None:
     if args.downstream:
         found["downstream"] = downstream(args.models[-1], args.downstream)
     if args.time:
-        found["time"] = [timed(name, args.device, args.runs) for name in args.models]
+        found["time"] = [timed(name, args.device, args.runs, args.profile) for name in args.models]
         for row in found["time"]:
             print(row, flush=True)
     if rows:
