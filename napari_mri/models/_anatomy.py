@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,8 @@ MOST_ODD = 4.2
 FAVOUR, DISFAVOUR = 0.4, 1.2
 """So much less odd is a box that means the brain: it is boxed more often than what lies around it, and drawn more loosely.
 And so much odder is one around a shell of the brain."""
-SHELLS = frozenset((23, 25))
-"""Marrow of the skull, and sinuses with the dura: nearly as large as the brain."""
+SHELLS, BRANCHED = frozenset((23, 25)), frozenset((20, 32))
+"""Marrow of the skull, and sinuses with the dura: nearly as large as the brain. And vessels: a part of them may be meant."""
 FAR_OUT = 16.0
 """One face that is off by more than so many variances tells no more than that."""
 UNKNOWN_REACH = (0.0, 3.0)
@@ -55,11 +56,13 @@ CRUMB = 0.1
 """Pieces smaller than this share of the largest do not count for how far a structure reaches."""
 INNER, BRAIN = range(1, 22), -1
 CORTEX, LESION = 2, 17
-DOUBT, CLEARLY = 0.05, 2.0
+DOUBT, CLEARLY = 0.05, 0.5
 """Share of its own errors in the map; and how much likelier (log odds) marks must be by another structure to mean that."""
-DEEP_IN, EDGE_MM, HERE = 0.6, 3.0, 0.1
+DEEP_IN, EDGE_MM, HERE = 0.6, 3.0, 0.05
 """A mark beside the object this deep in what was meant (1 = the deepest), and no nearer than this to its edge, says that it is
 something else; if that is so likely where the first mark is."""
+SHEETS = frozenset((2, 24, 27))
+"""Cortex, bone and skin: a first mark in the middle of such a thin thing often lies, in the map, on what is beside it."""
 SPREAD = frozenset((1, 2))
 """White matter and cortex: both sides of them are as good as the brain."""
 ASIDE = 0.03
@@ -153,13 +156,14 @@ class Anatomy:
             return None
         return number, self._side(number, told.inside)
 
-    def more(self, meaning: Meaning | None, before: Places, new: Places) -> Meaning | None:
-        """Return what is meant after marks (N, 3) patient mm on another structure of the brain; None if nothing new is.
+    def more(self, meaning: Meaning | None, marks: list[Places], new: Places) -> Meaning | None:
+        """Return what is meant after a mark (N, 3) patient mm on another structure of the brain; None if nothing new is.
 
         Both sides of a structure, if it was pointed at on both; else the whole brain.
         """
         if meaning is not None and meaning[0] == BRAIN:
             return None
+        before = np.concatenate(marks)
         if min(self._inner(before).min(), self._inner(new).min()) < 0.5:
             return None
         if np.linalg.norm(before[:, None] - new, axis=-1).min() < APART_MM:
@@ -175,33 +179,71 @@ class Anatomy:
             return None
         if int(there.argmax()) == number and number not in SPREAD:
             return number, 0
-        if self._beside(meaning, new):
+        near = any(np.linalg.norm(a[:, None] - b, axis=-1).min() < APART_MM for a, b in combinations(marks, 2))
+        if near or self._beside(meaning, new):  # whoever wants the brain does not click again near by
             return None
         return BRAIN, 0
 
-    def instead(self, meaning: Meaning, told: Pointed) -> Meaning | None:
-        """Return the structure that all marks together speak for, if they clearly do not for what was meant; else None."""
-        if meaning[0] == BRAIN or not len(told.inside):
+    def instead(self, meaning: Meaning, told: Pointed, seen: Seen, missing: bool = False) -> Meaning | None:
+        """Return what all marks speak for, if they clearly do not for what was meant; else None.
+
+        Parameters
+        ----------
+        meaning : tuple of int
+            What was meant.
+        told : Pointed
+        seen : Seen
+            What the answer holds that the newest mark corrects. Whoever wants what is larger than that clicks on what is
+            missing, whoever wants what is smaller on what is too much.
+        missing : bool
+            Whether the newest mark lies on the object, not beside it. It then tells of thin things only.
+        """
+        if meaning[0] == BRAIN or not len(told.inside) or (missing and meaning[0] in SHEETS):
             return None
-        first = self._at_each(told.inside[:1])
-        best: tuple[float, Meaning | None] = (-np.inf, None)
-        before = -np.inf
+        names, right = self._at_each(told.inside[:1])
+        others = [
+            (number, side)
+            for number, side in self._meanings()
+            if (number in SHEETS if missing else number != BRAIN)
+            and (side != 0 or number not in self.key.paired)
+            and (number, side) != meaning
+            and names[number, 0] * _on(side, right[0]) >= HERE
+            and seen.lacks((number, side)) == missing
+        ]
         marks = [(self._at_each(places), sign) for places, sign in ((told.inside, True), (told.outside, False))]
-        for other in self._meanings():
-            number, side = other
-            if number in (BRAIN, LESION) or (number in self.key.paired and side == 0 and other != meaning):
-                continue
-            if other != meaning and first[0][number, 0] * _on(side, first[1][0]) < HERE:
-                continue
-            score = 0.0
-            for (names, right), sign in marks:
-                there = names[number] * _on(side, right)
-                score += float(np.log(np.where(sign, there, 1 - there) * (1 - DOUBT) + DOUBT).sum())
-            if other == meaning:
-                before = score
-            elif score > best[0]:
-                best = score, other
-        return best[1] if best[0] > before + CLEARLY else None
+
+        def speak(number: int, side: int) -> float:
+            shares = [(names[number] * _on(side, right), sign) for (names, right), sign in marks]
+            return sum(float(np.log(np.where(sign, s, 1 - s) * (1 - DOUBT) + DOUBT).sum()) for s, sign in shares)
+
+        best = max(others, key=lambda other: speak(*other), default=None)
+        return best if best is not None and speak(*best) > speak(*meaning) + CLEARLY else None
+
+    def seen(self, found: Any, look: Grid) -> Seen:
+        """Return what probabilities (I, J, K) on a grid hold of each structure."""
+        part = self._part(look)
+        mask = as_array(carried(found, look, self.grid.cropped([p.start for p in part], [p.stop for p in part])) > 0.5)
+        return Seen(np.bincount(self.codes[part][mask], minlength=len(self.sizes)), self.sizes)
+
+    @cached_property
+    def codes(self) -> NDArray[np.uint8]:
+        """Three times the likeliest structure of each voxel (I, J, K); 1 more on the right side of a paired one, 2 on the left."""
+        likeliest = self.names.argmax(axis=0)
+        paired = np.isin(likeliest, list(self.key.paired))
+        found: NDArray[np.uint8] = (3 * likeliest + paired * np.where(self.right > 127, 1, 2)).astype(np.uint8)
+        return found
+
+    @cached_property
+    def sizes(self) -> NDArray[np.intp]:
+        """How many voxels have each code, (3 N,)."""
+        return np.bincount(self.codes.ravel(), minlength=3 * len(self.names))
+
+    def _part(self, look: Grid) -> tuple[slice, ...]:
+        """Return the part of the map that another grid, of parallel axes, shows."""
+        ends = self.grid.to_voxels(look.to_patient(np.array([(0, 0, 0), np.asarray(look.shape) - 1])))
+        low = np.clip(np.floor(ends.min(axis=0)) - 1, 0, self.grid.shape).astype(int)
+        high = np.clip(np.ceil(ends.max(axis=0)) + 2, low + 1, self.grid.shape).astype(int)
+        return tuple(slice(a, b) for a, b in zip(low, high, strict=True))
 
     def denied(self, meaning: Meaning, told: Pointed) -> tuple[float, float]:
         """Return how deep marks beside the object lie in what was meant, mm and 0 to 1, if that is in its middle; else 0."""
@@ -234,11 +276,7 @@ class Anatomy:
         number, side = meaning
         own = np.zeros(256, dtype=bool)
         own[INNER if number == BRAIN else number] = True
-        # Only the part of the map that the look shows.
-        ends = self.grid.to_voxels(look.to_patient(np.array([(0, 0, 0), np.asarray(look.shape) - 1])))
-        low = np.clip(np.floor(ends.min(axis=0)) - 1, 0, self.grid.shape).astype(int)
-        high = np.clip(np.ceil(ends.max(axis=0)) + 2, low + 1, self.grid.shape).astype(int)
-        part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        part = self._part(look)
         if isinstance(tones, DeviceTones):
             return self._shown_there(meaning, own, part, look, image)
         which, share = (array[(slice(None), *part)] for array in (tones.which, tones.share))
@@ -246,7 +284,7 @@ class Anatomy:
         if side:
             right = self.right[part].astype(np.float32) / np.float32(255)
             place *= _on(side, right)
-        found = carried(place, self.grid.cropped(low, high), look)
+        found = carried(place, self.grid.cropped([p.start for p in part], [p.stop for p in part]), look)
         spots = np.nonzero((found > UNSEEN) & (found < 1 - UNSEEN))
         # Places are interpolated; what else may stand there, and how bright it is, is that of the nearest voxel.
         at = nearest(look, spots, self.grid)
@@ -417,6 +455,21 @@ class Anatomy:
         """Return the voxels nearest to patient mm (P, 3), as an index of three (P,)."""
         top = np.asarray(self.grid.shape) - 1
         return tuple(np.clip(np.rint(self.grid.to_voxels(places)).astype(int), 0, top).T)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What an answer holds of each structure, and how large they are: voxels (3 N,), as `Anatomy.codes` counts."""
+
+    held: NDArray[np.intp]
+    sizes: NDArray[np.intp]
+
+    def lacks(self, meaning: Meaning) -> bool:
+        """Whether more of a structure is missing in the answer than there is beside the structure."""
+        number, side = meaning
+        own = [3 * number + code for code in ((0, 1, 2) if side == 0 else (1,) if side > 0 else (2,))]
+        held = int(self.held[own].sum())
+        return int(self.sizes[own].sum()) - held > int(self.held.sum()) - held
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.model import SEGMENT, Card, Model, Runtime, Session, Wants, Weights, knob
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Mask, Point, Prompts, Scribble
 from napari_mri.core.volume import Labels, Volume
-from napari_mri.models._anatomy import BRAIN, Anatomy, Meaning, anatomy_of
+from napari_mri.models._anatomy import BRAIN, BRANCHED, SHELLS, Anatomy, Meaning, anatomy_of
 from napari_mri.models._click3d_mend import WIDE, WINDOW, bettered, deep_in, leant, reached, window_of
 from napari_mri.models._click3d_rounds import OVERVIEW, Answer, Rounds, as_array, extent, touched
 from napari_mri.models._click3d_zoom import Pyramid, carried, straight
@@ -259,33 +259,37 @@ class Clicking(Session):
         self.rt.report(0.6, "looking for anatomy")
         found = anatomy_of(self.scan, ask, key, self.rt.device)
         if found is not None:
-            _ = found.depth, found.volumes  # which take longer than a click may
+            _ = found.depth, found.volumes, found.sizes  # which take longer than a click may
         return found
 
     def _meant(self, prompts: Prompts, told: Pointed, before: Found | None) -> Meaning | None:
         """Return what the newest mark lets us take the object for, if that is new and the map is sure of it."""
-        begins, meaning = before is None, None if before is None else before.meaning
-        if self.anatomy is None or told.mask is not None or len(told.boxes) > 1:
+        anatomy = self.anatomy
+        if anatomy is None or told.mask is not None or len(told.boxes) > 1:
             return None
         if len(told.boxes):
-            return self.anatomy.filling(told.boxes[0]) if begins and not len(told.inside) else None
-        if begins:
-            return self.anatomy.meant(told)
-        if len(prompts) <= FIRST_MARKS and all(mark.positive for mark in prompts):
-            # Whoever has begun to correct does not mean more.
-            new = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid).inside
-            earlier = sorted_out(Prompts(prompts.marks[:-1]), self.scan.grid).inside
-            more = self.anatomy.more(meaning, earlier, new) if len(new) and len(earlier) else None
-            if more is not None:
-                return more
-        newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
-        if len(prompts) > FIRST_MARKS or before is None or meaning is None:
+            return anatomy.filling(told.boxes[0]) if before is None and not len(told.inside) else None
+        if before is None:
+            return anatomy.meant(told)
+        if len(prompts) > FIRST_MARKS:
             return None
+        *earlier, newest = (sorted_out(Prompts((mark,)), self.scan.grid) for mark in prompts)
+        other, meaning, shown = None, before.meaning, before.shown
+        if prompts.marks[-1].positive:
+            if meaning is not None:
+                other = anatomy.instead(meaning, told, anatomy.seen(shown.found, shown.look), missing=True)
+            if other is None and all(len(mark.inside) and not len(mark.outside) for mark in (*earlier, newest)):
+                # Whoever has begun to correct does not mean more.
+                other = anatomy.more(meaning, [mark.inside for mark in earlier], newest.inside)
+            return other
         # In the middle of what was meant, and of what the user saw of it.
-        deep, share = self.anatomy.denied(meaning, newest)
-        deep = min(deep, deep_in(before.shown, newest.outside)) if deep else deep
-        other = self.anatomy.instead(meaning, told) if deep else None
+        deep, share = (0.0, 0.0) if meaning is None else anatomy.denied(meaning, newest)
+        deep = min(deep, deep_in(shown, newest.outside)) if deep else deep
+        if meaning is None or not deep:
+            return None
+        other = anatomy.instead(meaning, told, anatomy.seen(shown.found, shown.look))
         wrong = deep >= WRONG_MM and (share >= WRONG or meaning == (BRAIN, 0)) and len(prompts) == 2
+        wrong &= meaning[0] not in SHELLS | BRANCHED
         return NOTHING if other is None and wrong else other
 
     def _shown(self, anatomy: Anatomy, meaning: Meaning, told: Pointed) -> Answer | None:

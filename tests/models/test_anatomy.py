@@ -98,9 +98,52 @@ def test_marks_in_the_middle_of_what_was_meant_deny_it():
     assert known.denied((2, 0), pointed([], [(9, 14, 9)])) == (0, 0)  # cortex, which has no middle
     assert known.denied((7, -1), pointed([(9, 14, 9)])) == (0, 0)
     marks = pointed([(6, 12, 8)], [(9, 14, 9), (10, 15, 9), (10, 14, 10)])
-    assert known.instead((7, -1), marks) == (5, 0)
-    assert known.instead((7, -1), pointed([(6, 12, 8)], [(20, 14, 9)])) is None  # speaks for neither
-    assert known.instead((BRAIN, 0), marks) is None
+    seen = known.seen(known.shown((7, -1)), GRID)
+    assert known.instead((7, -1), marks, seen) == (5, 0)
+    assert known.instead((7, -1), pointed([(6, 12, 8)], [(20, 14, 9)]), seen) is None  # speaks for neither
+    assert known.instead((BRAIN, 0), marks, seen) is None
+    # As likely, but far larger than what was seen: whoever wants that clicks on what is missing.
+    known.names[5, 5:35, 2:28, 2:18] = np.maximum(known.names[5, 5:35, 2:28, 2:18], 150)
+    known.names[0][known.names[5] > 100] = 0
+    again = Anatomy(known.names, known.right, GRID, known.key)
+    seen = again.seen(again.shown((7, -1)), GRID)
+    assert seen.lacks((5, 0))
+    assert not seen.lacks((7, -1))
+    assert again.instead((7, -1), marks, seen) is None
+
+
+def test_a_second_mark_on_a_thin_thing_that_the_first_one_missed_means_it():
+    names = np.zeros((28, *GRID.shape), np.uint8)
+    names[1, 5:18, 5:25, 2:18] = 255  # white matter, and a sheet of cortex that the first mark lies beside
+    names[2, 18:22, 5:25, 2:18] = 255
+    names[1, 17, 5:25, 2:18], names[2, 17, 5:25, 2:18] = 180, 75
+    names[0] = 255 - np.minimum(255, names[1].astype(int) + names[2])
+    known = Anatomy(names, np.zeros(GRID.shape, np.uint8), GRID, Key(frozenset((1, 2))))
+    marks = pointed([(17, 15, 9), (19, 8, 9)])
+    part = known.shown((1, -1))
+    part[:15] = 0  # less of it was shown than there is of the other
+    seen = known.seen(part, GRID)
+    assert known.instead((1, -1), marks, seen, missing=True) == (2, -1)
+    assert known.instead((2, -1), pointed([(17, 15, 9), (10, 8, 9)]), seen, missing=True) is None  # the reverse is not believed
+    assert known.instead((1, -1), pointed([(17, 15, 9), (10, 8, 9)]), seen, missing=True) is None  # speaks for what was meant
+    assert known.instead((1, -1), pointed([(14, 15, 9), (19, 8, 9)]), seen, missing=True) is None  # not likely at the first mark
+    assert known.instead((1, -1), marks, known.seen(known.shown((1, -1)) + known.shown((2, -1)), GRID), missing=True) is None
+
+
+def test_what_is_seen_of_each_structure_is_counted_on_any_grid():
+    known = two_sides()
+    whole = known.seen(np.ones(GRID.shape, np.float32), GRID)
+    assert np.array_equal(whole.held, whole.sizes)
+    assert whole.sizes.sum() == np.prod(GRID.shape)
+    assert not whole.lacks((7, 0))
+    left = known.seen(known.shown((7, -1)), GRID)
+    assert left.held.sum() == left.sizes[3 * 7 + 2] > 0
+    assert left.lacks((7, 0))
+    assert not left.lacks((7, 1))  # as much is missing as there is beside it
+    small = GRID.cropped((6, 11, 6), (10, 15, 10))
+    part = known.seen(np.ones(small.shape, np.float32), small)
+    assert part.held.sum() == 64
+    assert part.lacks((7, -1))
 
 
 def test_crumbs_of_a_map_do_not_widen_a_structure():
@@ -159,18 +202,20 @@ def test_a_second_mark_on_something_else_means_more():
     left, right, between = ([GRID.to_patient(np.array(p, float))] for p in ((7, 12, 8), (32, 12, 8), (20, 12, 8)))
     left, right, between = (np.asarray(p) for p in (left, right, between))
     side = (7, -1)
-    assert known.more(side, left, right) == (7, 0)
+    assert known.more(side, [left], right) == (7, 0)
     assert known.shown((7, 0))[[8, 30], 12, 8].min() == 1
-    assert known.more(side, left, between) == (BRAIN, 0)
-    assert known.more((7, 0), np.concatenate([left, right]), between) == (BRAIN, 0)
-    assert known.more(None, left, between) == (BRAIN, 0)
+    assert known.more(side, [left], between) == (BRAIN, 0)
+    assert known.more((7, 0), [left, right], between) == (BRAIN, 0)
+    assert known.more(None, [left], between) == (BRAIN, 0)
+    assert known.more(side, [left, left + 6.0], between) is None  # who wants the brain does not click again near by
+    assert known.more(side, [left, left + 6.0], right) == (7, 0)
     # The same structure, too near, in air, or all of the brain already: nothing new.
-    assert known.more((3, 0), between, between + 21.0) is None
-    assert known.more(side, left, np.asarray([GRID.to_patient(np.array([18.0, 19, 14]))])) is None  # 8 mm beside it
-    assert known.more(side, left, np.asarray([GRID.to_patient(np.array([14.0, 18, 13]))])) is None
-    assert known.more(side, np.asarray([GRID.to_patient(np.array([14.0, 12, 8]))]), between) is None
-    assert known.more(side, left, np.asarray([GRID.to_patient(np.array([38.0, 12, 8]))])) is None
-    assert known.more((BRAIN, 0), left, between) is None
+    assert known.more((3, 0), [between], between + 21.0) is None
+    assert known.more(side, [left], np.asarray([GRID.to_patient(np.array([18.0, 19, 14]))])) is None  # 8 mm beside it
+    assert known.more(side, [left], np.asarray([GRID.to_patient(np.array([14.0, 18, 13]))])) is None
+    assert known.more(side, [np.asarray([GRID.to_patient(np.array([14.0, 12, 8]))])], between) is None
+    assert known.more(side, [left], np.asarray([GRID.to_patient(np.array([38.0, 12, 8]))])) is None
+    assert known.more((BRAIN, 0), [left], between) is None
 
 
 def test_what_is_meant_has_a_name():
@@ -185,7 +230,7 @@ def test_an_edge_that_the_map_may_have_wrong_means_nothing_new():
     known.names[7, 15:25] = 20  # a twelfth
     known.names[3, 15:25] = 200
     left, between = (np.asarray([GRID.to_patient(np.array(p, float))]) for p in ((7, 12, 8), (20, 12, 8)))
-    assert known.more((7, 0), left, between) is None
+    assert known.more((7, 0), [left], between) is None
 
 
 def test_sides_of_white_matter_and_cortex_mean_the_brain():
@@ -195,7 +240,7 @@ def test_sides_of_white_matter_and_cortex_mean_the_brain():
     right[20:] = 255
     known = Anatomy(names, right, GRID, Key(frozenset((2,))))
     left, other = (np.asarray([GRID.to_patient(np.array(p, float))]) for p in ((7, 12, 8), (32, 12, 8)))
-    assert known.more((2, -1), left, other) == (BRAIN, 0)
+    assert known.more((2, -1), [left], other) == (BRAIN, 0)
 
 
 @pytest.mark.parametrize(("inner", "is_head"), [(0.0, False), (0.5, True), (1.0, False)])
