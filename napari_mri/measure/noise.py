@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from napari_mri.core.errors import UnsupportedImage
 from napari_mri.core.volume import Volume
 from napari_mri.measure import rician
+from napari_mri.measure.consistency import along_axes
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -296,7 +297,7 @@ def sigma_map(scan: Volume, noise: Noise | None = None, block: int = 8) -> Array
     -------
     ndarray, (I, J, K) float32, the scan's units; smooth over about four blocks.
     """
-    from scipy.ndimage import gaussian_filter, zoom
+    from scipy.ndimage import gaussian_filter
 
     known = estimate(scan) if noise is None else noise
     data = np.asarray(scan.frame(0).data, dtype=np.float32)
@@ -317,9 +318,14 @@ def sigma_map(scan: Volume, noise: Noise | None = None, block: int = 8) -> Array
     weight = gaussian_filter(good.astype(np.float64), 1.5, mode="nearest")
     summed = gaussian_filter(np.where(good, local, 0.0), 1.5, mode="nearest")
     smooth = np.where(weight > 0.02, summed / np.maximum(weight, 0.02), known.sigma)
-    factors = [n / c for n, c in zip(data.shape, counts, strict=True)]
-    full = zoom(smooth, factors, order=1, mode="nearest", grid_mode=True)
-    return np.asarray(full, dtype=np.float32)
+    between = [_between(count, n) for count, n in zip(counts, data.shape, strict=True)]
+    return along_axes(smooth, (between[0], between[1], between[2]))
+
+
+def _between(count: int, wanted: int) -> NDArray[np.float64]:
+    """Return the (wanted, count) matrix that interpolates linearly between the middles of blocks; borders go on outside."""
+    place = np.clip((np.arange(wanted) + 0.5) * count / wanted - 0.5, 0, count - 1)
+    return np.maximum(0.0, 1 - np.abs(place[:, None] - np.arange(count)))
 
 
 def varies(field: Array, noise: Noise) -> bool:

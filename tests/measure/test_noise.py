@@ -141,3 +141,12 @@ def test_sigma_from_mean_and_spread(snr: float) -> None:
 def test_marchenko_pastur_needs_a_series(ball: NDArray[np.float32]) -> None:
     with pytest.raises(UnsupportedImage):
         noise.series_sigma_map(scan(noisy(ball, 10)))
+
+
+@pytest.mark.parametrize(("shape", "counts"), [((25, 30, 17), (3, 4, 2)), ((20, 9, 5), (2, 1, 1))])
+def test_a_map_of_blocks_is_drawn_between_their_middles(shape, counts):
+    coarse = np.random.default_rng(0).uniform(1, 9, counts)
+    factors = [n / c for n, c in zip(shape, counts, strict=True)]
+    wanted = zoom(coarse, factors, order=1, mode="nearest", grid_mode=True)
+    ways = tuple(noise._between(c, n) for c, n in zip(counts, shape, strict=True))
+    np.testing.assert_allclose(noise.along_axes(coarse, ways), wanted, atol=1e-5)
