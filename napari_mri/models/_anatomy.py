@@ -19,6 +19,7 @@ from napari_mri.models._click3d_zoom import carried
 from napari_mri.models._marks import Places, Pointed
 from napari_mri.models._tones import Tones, nearest, probable, sharpened
 from napari_mri.models._tones_device import DeviceTones, nearest_on
+from napari_mri.nets.blas import each, own_threads
 
 Array = NDArray[np.float32]
 Ask = Callable[[Array], Array]
@@ -138,7 +139,7 @@ class Anatomy:
     tones: Tones | None = None
     scale: fit.Scale = field(default_factory=fit.Scale)
     device: str = "cpu"
-    _depths: dict[Meaning, tuple[tuple[slice, ...], Array]] = field(default_factory=dict, repr=False)
+    _depths: dict[Meaning, tuple[tuple[slice, ...], NDArray[np.float16]]] = field(default_factory=dict, repr=False)
     _blocks: dict[int, tuple[slice, ...]] = field(default_factory=dict, repr=False)
 
     def meant(self, told: Pointed) -> Meaning | None:
@@ -228,9 +229,11 @@ class Anatomy:
     @cached_property
     def codes(self) -> NDArray[np.uint8]:
         """Three times the likeliest structure of each voxel (I, J, K); 1 more on the right side of a paired one, 2 on the left."""
-        likeliest = self.names.argmax(axis=0)
-        paired = np.isin(likeliest, list(self.key.paired))
-        found: NDArray[np.uint8] = (3 * likeliest + paired * np.where(self.right > 127, 1, 2)).astype(np.uint8)
+        most, found = self.names[0].copy(), np.zeros(self.grid.shape, dtype=np.uint8)
+        side = np.where(self.right > 127, 1, 2).astype(np.uint8)
+        for number, likely in enumerate(self.names[1:], 1):  # quicker than argmax along the first axis
+            np.copyto(found, 3 * number + (side if number in self.key.paired else 0), where=likely > most, casting="unsafe")
+            np.maximum(most, likely, out=most)
         return found
 
     @cached_property
@@ -329,15 +332,29 @@ class Anatomy:
         """Logarithm of the scan's shading, (I, J, K)."""
         return self._held.tones.shade
 
+    def prepare(self) -> None:
+        """Find beforehand how deep and how large all is that may be meant: it takes longer than a click may."""
+        _ = self.depth, self.volumes, self.sizes, self._held
+        with own_threads() as threads:
+            each(self._fathom, self._meanings(), threads if self.device == "cpu" else 1)
+
+    def _fathom(self, meaning: Meaning) -> None:
+        """Find how deep what is meant is, where it is: `_depths`."""
+        if meaning in self._depths:
+            return
+        part = self._block(meaning[0])
+        mask = self._map(*meaning, part, self._held) > 0.5
+        span = extent(mask)
+        own = part if span is None else tuple(slice(int(a), int(b) + 1) for a, b in zip(*span, strict=True))
+        there = part if span is None else tuple(slice(p.start + o.start, p.start + o.stop) for p, o in zip(part, own, strict=True))
+        self._depths[meaning] = there, _depth(mask if span is None else mask[own])
+
     def _depth_of(self, meaning: Meaning, at: tuple[NDArray[np.int_], ...]) -> tuple[Array, float]:
         """Return how deep voxels `at` (three of (P,)) lie in what is meant, (P,) voxels, and how deep it is anywhere."""
-        if meaning not in self._depths:
-            part = self._block(meaning[0])
-            mask = self._map(*meaning, part, self._held) > 0.5
-            self._depths[meaning] = part, _depth(mask)
+        self._fathom(meaning)
         part, depth = self._depths[meaning]
         near = [np.clip(a - p.start + 1, 0, n - 1) for a, p, n in zip(at, part, depth.shape, strict=True)]
-        return depth[tuple(near)], float(depth.max())
+        return depth[tuple(near)].astype(np.float32), float(depth.max())
 
     def filling(self, box: NDArray[np.float64]) -> Meaning | None:
         """Return the structure, or the whole brain, that fits a box (2, 3) patient mm; None if none does.
@@ -493,19 +510,19 @@ def _shares(steps: Any, add: bool = False) -> Any:
     return (steps.sum(dim=0) if add else steps).float() / 255
 
 
-def _depth(mask: Any) -> Array:
+def _depth(mask: Any) -> NDArray[np.float16]:
     """Return how deep each voxel lies in a mask (I, J, K), voxels, with one voxel more on every side."""
     from scipy.ndimage import distance_transform_edt
 
     if isinstance(mask, np.ndarray):
-        return np.asarray(distance_transform_edt(np.pad(mask, 1)), dtype=np.float32)
+        return np.asarray(distance_transform_edt(np.pad(mask, 1)), dtype=np.float16)
     import torch
 
     from napari_mri.nets.voxels import away
 
     full = torch.nn.functional.pad(mask.to(torch.uint8), (1,) * 6).bool()
     # Nothing is deeper than half of the shortest side.
-    return as_array(away(~full, min(full.shape) // 2 + 1))
+    return as_array(away(~full, min(full.shape) // 2 + 1).half())
 
 
 def both_ways(ask: Ask, image: Array) -> Array:

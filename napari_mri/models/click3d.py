@@ -259,7 +259,7 @@ class Clicking(Session):
         self.rt.report(0.6, "looking for anatomy")
         found = anatomy_of(self.scan, ask, key, self.rt.device)
         if found is not None:
-            _ = found.depth, found.volumes, found.sizes  # which take longer than a click may
+            found.prepare()
         return found
 
     def _meant(self, prompts: Prompts, told: Pointed, before: Found | None) -> Meaning | None:

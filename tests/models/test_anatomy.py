@@ -130,6 +130,17 @@ def test_a_second_mark_on_a_thin_thing_that_the_first_one_missed_means_it():
     assert known.instead((1, -1), marks, known.seen(known.shown((1, -1)) + known.shown((2, -1)), GRID), missing=True) is None
 
 
+def test_what_takes_long_is_found_beforehand(monkeypatch):
+    known, late = two_sides(), two_sides()
+    known.prepare()
+    monkeypatch.setattr("napari_mri.models._anatomy._depth", None)
+    for meaning in ((7, -1), (7, 1), (7, 0), (3, 0), (BRAIN, 0)):
+        assert known.denied(meaning, pointed([], [(39, 0, 0)])) == (0, 0)
+    with pytest.raises(TypeError):
+        late.denied((7, -1), pointed([], [(9, 14, 9)]))
+    assert known.denied((7, -1), pointed([], [(9, 14, 9)]))[0] > 5
+
+
 def test_what_is_seen_of_each_structure_is_counted_on_any_grid():
     known = two_sides()
     whole = known.seen(np.ones(GRID.shape, np.float32), GRID)
