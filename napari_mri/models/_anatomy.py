@@ -180,8 +180,7 @@ class Anatomy:
             return None
         if int(there.argmax()) == number and number not in SPREAD:
             return number, 0
-        near = any(np.linalg.norm(a[:, None] - b, axis=-1).min() < APART_MM for a, b in combinations(marks, 2))
-        if near or self._beside(meaning, new):  # whoever wants the brain does not click again near by
+        if not apart(marks) or self._beside(meaning, new):
             return None
         return BRAIN, 0
 
@@ -496,6 +495,11 @@ class _Held:
     names: Any
     right: Any
     tones: Any = None
+
+
+def apart(marks: list[Places]) -> bool:
+    """Whether marks (N, 3) patient mm are all far from each other: whoever wants something large does not click again near by."""
+    return all(np.linalg.norm(a[:, None] - b, axis=-1).min() >= APART_MM for a, b in combinations(marks, 2))
 
 
 def _on(side: int, right: Any) -> Any:

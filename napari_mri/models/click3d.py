@@ -18,7 +18,7 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.model import SEGMENT, Card, Model, Runtime, Session, Wants, Weights, knob
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Mask, Point, Prompts, Scribble
 from napari_mri.core.volume import Labels, Volume
-from napari_mri.models._anatomy import BRAIN, BRANCHED, SHELLS, Anatomy, Meaning, anatomy_of
+from napari_mri.models._anatomy import BRAIN, BRANCHED, SHELLS, Anatomy, Meaning, anatomy_of, apart
 from napari_mri.models._click3d_mend import WIDE, WINDOW, bettered, deep_in, leant, reached, window_of
 from napari_mri.models._click3d_rounds import OVERVIEW, Answer, Rounds, as_array, extent, touched
 from napari_mri.models._click3d_zoom import Pyramid, carried, straight
@@ -276,11 +276,12 @@ class Clicking(Session):
         *earlier, newest = (sorted_out(Prompts((mark,)), self.scan.grid) for mark in prompts)
         other, meaning, shown = None, before.meaning, before.shown
         if prompts.marks[-1].positive:
-            if meaning is not None:
+            places = [mark.inside for mark in (*earlier, newest)]
+            if meaning is not None and apart([place for place in places if len(place)]):
                 other = anatomy.instead(meaning, told, anatomy.seen(shown.found, shown.look), missing=True)
             if other is None and all(len(mark.inside) and not len(mark.outside) for mark in (*earlier, newest)):
                 # Whoever has begun to correct does not mean more.
-                other = anatomy.more(meaning, [mark.inside for mark in earlier], newest.inside)
+                other = anatomy.more(meaning, places[:-1], places[-1])
             return other
         # In the middle of what was meant, and of what the user saw of it.
         deep, share = (0.0, 0.0) if meaning is None else anatomy.denied(meaning, newest)

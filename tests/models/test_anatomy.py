@@ -5,7 +5,7 @@ import pytest
 
 from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Volume
-from napari_mri.models._anatomy import BRAIN, Anatomy, Key, anatomy_of, both_ways
+from napari_mri.models._anatomy import BRAIN, Anatomy, Key, anatomy_of, apart, both_ways
 from napari_mri.models._marks import Pointed
 
 GRID = Grid.plain((40, 30, 20), (2.0, 2.0, 2.0))
@@ -128,6 +128,16 @@ def test_a_second_mark_on_a_thin_thing_that_the_first_one_missed_means_it():
     assert known.instead((1, -1), pointed([(17, 15, 9), (10, 8, 9)]), seen, missing=True) is None  # speaks for what was meant
     assert known.instead((1, -1), pointed([(14, 15, 9), (19, 8, 9)]), seen, missing=True) is None  # not likely at the first mark
     assert known.instead((1, -1), marks, known.seen(known.shown((1, -1)) + known.shown((2, -1)), GRID), missing=True) is None
+
+
+def test_marks_are_apart_if_no_two_of_them_are_near():
+    first, near, far = (np.array([[x, 0.0, 0.0]]) for x in (0, 19, 40))
+    assert apart([first])
+    assert apart([first, far])
+    assert not apart([first, near])
+    assert not apart([first, near, far])
+    assert not apart([far, np.concatenate([first - 90, far + 3])])  # a scribble is as near as its nearest place
+    assert not apart([far, first, far + 6])
 
 
 def test_what_takes_long_is_found_beforehand(monkeypatch):
