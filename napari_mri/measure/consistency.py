@@ -208,6 +208,20 @@ def along_axes(data: NDArray[Any], matrices: tuple[Matrix | None, ...]) -> NDArr
     return out
 
 
+def between(count: int, wanted: int, ratio: float) -> Matrix:
+    """Return the (wanted, count) matrix that interpolates linearly between the middles of voxels; borders go on outside.
+
+    Parameters
+    ----------
+    count, wanted : int
+        Voxels there are, and voxels wanted, from the same outer edge on.
+    ratio : float
+        Spacing of those wanted, in voxels there are.
+    """
+    place = np.clip((np.arange(wanted) + 0.5) * ratio - 0.5, 0, count - 1)
+    return np.asarray(np.maximum(0.0, 1 - np.abs(place[:, None] - np.arange(count))))
+
+
 @dataclass(frozen=True, eq=False)
 class Consistency:
     """How well a finer volume explains the scan.

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from napari_mri.core.errors import UnsupportedImage
 from napari_mri.core.volume import Volume
 from napari_mri.measure import rician
-from napari_mri.measure.consistency import along_axes
+from napari_mri.measure.consistency import along_axes, between
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -318,14 +318,8 @@ def sigma_map(scan: Volume, noise: Noise | None = None, block: int = 8) -> Array
     weight = gaussian_filter(good.astype(np.float64), 1.5, mode="nearest")
     summed = gaussian_filter(np.where(good, local, 0.0), 1.5, mode="nearest")
     smooth = np.where(weight > 0.02, summed / np.maximum(weight, 0.02), known.sigma)
-    between = [_between(count, n) for count, n in zip(counts, data.shape, strict=True)]
-    return along_axes(smooth, (between[0], between[1], between[2]))
-
-
-def _between(count: int, wanted: int) -> NDArray[np.float64]:
-    """Return the (wanted, count) matrix that interpolates linearly between the middles of blocks; borders go on outside."""
-    place = np.clip((np.arange(wanted) + 0.5) * count / wanted - 0.5, 0, count - 1)
-    return np.maximum(0.0, 1 - np.abs(place[:, None] - np.arange(count)))
+    i, j, k = (between(count, n, count / n) for count, n in zip(counts, data.shape, strict=True))
+    return along_axes(smooth, (i, j, k))
 
 
 def varies(field: Array, noise: Noise) -> bool:

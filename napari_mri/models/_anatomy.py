@@ -56,7 +56,7 @@ UNSEEN = 0.004
 CRUMB = 0.1
 """Pieces smaller than this share of the largest do not count for how far a structure reaches."""
 INNER, BRAIN = range(1, 22), -1
-CORTEX, LESION = 2, 17
+CORTEX = 2
 DOUBT, CLEARLY = 0.05, 0.5
 """Share of its own errors in the map; and how much likelier (log odds) marks must be by another structure to mean that."""
 DEEP_IN, EDGE_MM, HERE = 0.6, 3.0, 0.05
@@ -222,7 +222,7 @@ class Anatomy:
     def seen(self, found: Any, look: Grid) -> Seen:
         """Return what probabilities (I, J, K) on a grid hold of each structure."""
         part = self._part(look)
-        mask = as_array(carried(found, look, self.grid.cropped([p.start for p in part], [p.stop for p in part])) > 0.5)
+        mask = as_array(carried(found, look, self._shows(part)) > 0.5)
         return Seen(np.bincount(self.codes[part][mask], minlength=len(self.sizes)), self.sizes)
 
     @cached_property
@@ -246,6 +246,10 @@ class Anatomy:
         low = np.clip(np.floor(ends.min(axis=0)) - 1, 0, self.grid.shape).astype(int)
         high = np.clip(np.ceil(ends.max(axis=0)) + 2, low + 1, self.grid.shape).astype(int)
         return tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+
+    def _shows(self, part: tuple[slice, ...]) -> Grid:
+        """Return the grid of a part of the map."""
+        return self.grid.cropped([p.start for p in part], [p.stop for p in part])
 
     def denied(self, meaning: Meaning, told: Pointed) -> tuple[float, float]:
         """Return how deep marks beside the object lie in what was meant, mm and 0 to 1, if that is in its middle; else 0."""
@@ -286,7 +290,7 @@ class Anatomy:
         if side:
             right = self.right[part].astype(np.float32) / np.float32(255)
             place *= _on(side, right)
-        found = carried(place, self.grid.cropped([p.start for p in part], [p.stop for p in part]), look)
+        found = carried(place, self._shows(part), look)
         spots = np.nonzero((found > UNSEEN) & (found < 1 - UNSEEN))
         # Places are interpolated; what else may stand there, and how bright it is, is that of the nearest voxel.
         at = nearest(look, spots, self.grid)
@@ -309,7 +313,7 @@ class Anatomy:
         if meaning[1]:
             right = self._held.right[part].float() / 255
             place = place * _on(meaning[1], right)
-        found = carried(place, self.grid.cropped([p.start for p in part], [p.stop for p in part]), look)
+        found = carried(place, self._shows(part), look)
         spots = torch.nonzero((found > UNSEEN) & (found < 1 - UNSEEN), as_tuple=True)
         at = nearest_on(look, spots, self.grid)
         odds = found[spots] / (1 - found[spots]) * tones.gain(self.scale.unit(image[spots]), at, mine).exp()
@@ -344,9 +348,11 @@ class Anatomy:
         part = self._block(meaning[0])
         mask = self._map(*meaning, part, self._held) > 0.5
         span = extent(mask)
-        own = part if span is None else tuple(slice(int(a), int(b) + 1) for a, b in zip(*span, strict=True))
-        there = part if span is None else tuple(slice(p.start + o.start, p.start + o.stop) for p, o in zip(part, own, strict=True))
-        self._depths[meaning] = there, _depth(mask if span is None else mask[own])
+        if span is not None:
+            own = tuple(slice(int(a), int(b) + 1) for a, b in zip(*span, strict=True))
+            part = tuple(slice(p.start + o.start, p.start + o.stop) for p, o in zip(part, own, strict=True))
+            mask = mask[own]
+        self._depths[meaning] = part, _depth(mask)
 
     def _depth_of(self, meaning: Meaning, at: tuple[NDArray[np.int_], ...]) -> tuple[Array, float]:
         """Return how deep voxels `at` (three of (P,)) lie in what is meant, (P,) voxels, and how deep it is anywhere."""

@@ -283,10 +283,12 @@ class Clicking(Session):
                 # Whoever has begun to correct does not mean more.
                 other = anatomy.more(meaning, places[:-1], places[-1])
             return other
+        if meaning is None:
+            return None
         # In the middle of what was meant, and of what the user saw of it.
-        deep, share = (0.0, 0.0) if meaning is None else anatomy.denied(meaning, newest)
+        deep, share = anatomy.denied(meaning, newest)
         deep = min(deep, deep_in(shown, newest.outside)) if deep else deep
-        if meaning is None or not deep:
+        if not deep:
             return None
         other = anatomy.instead(meaning, told, anatomy.seen(shown.found, shown.look))
         wrong = deep >= WRONG_MM and (share >= WRONG or meaning == (BRAIN, 0)) and len(prompts) == 2

@@ -17,7 +17,7 @@ from napari_mri.core.volume import Volume
 from napari_mri.engine import weights as files
 from napari_mri.engine.device import half_is_quick
 from napari_mri.engine.tiles import Tiling, corners, importance, memory_ended, run_net
-from napari_mri.measure.consistency import Matrix, along_axes
+from napari_mri.measure.consistency import Matrix, along_axes, between
 from napari_mri.models._superres import TensorWay, Way, Wish, refined, slice_axis, tell_limits, way_of
 
 if TYPE_CHECKING:
@@ -314,8 +314,7 @@ def reading(way: Way, axis: int, parts: int) -> Matrix:
     count, wanted = way.middle.shape[axis] * parts, way.fine.shape[axis]
     ratio = way.fine.spacing[axis] * parts / way.middle.spacing[axis]
     if ratio < 1:
-        place = np.clip((np.arange(wanted) + 0.5) * ratio - 0.5, 0, count - 1)
-        return np.asarray(np.maximum(0.0, 1 - np.abs(place[:, None] - np.arange(count))))
+        return between(count, wanted, ratio)
     low, first = np.arange(wanted)[:, None] * ratio, np.arange(count)
     # A last voxel may reach beyond the last slice: what it has of it counts alone.
     share = np.minimum(low + ratio, first + 1) - np.maximum(low, first)

@@ -148,5 +148,5 @@ def test_a_map_of_blocks_is_drawn_between_their_middles(shape, counts):
     coarse = np.random.default_rng(0).uniform(1, 9, counts)
     factors = [n / c for n, c in zip(shape, counts, strict=True)]
     wanted = zoom(coarse, factors, order=1, mode="nearest", grid_mode=True)
-    ways = tuple(noise._between(c, n) for c, n in zip(counts, shape, strict=True))
+    ways = tuple(noise.between(c, n, c / n) for c, n in zip(counts, shape, strict=True))
     np.testing.assert_allclose(noise.along_axes(coarse, ways), wanted, atol=1e-5)
