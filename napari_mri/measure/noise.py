@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +22,21 @@ from numpy.typing import NDArray
 from napari_mri.core.errors import UnsupportedImage
 from napari_mri.core.volume import Volume
 from napari_mri.measure import rician
-from napari_mri.measure.consistency import along_axes, between
+from napari_mri.measure.consistency import Matrix, along_axes, between
+from napari_mri.nets.blas import own_threads
+
+if TYPE_CHECKING:
+    from napari_mri.nets.noise_sums import TensorSums
 
 Array = NDArray[np.float32]
-Mask = NDArray[np.bool_]
+Sums: TypeAlias = "ArraySums | TensorSums"
 
 _MAD = 0.6745
 """Median of the absolute value of a standard normal variable."""
 _LEAST = 2000
 """Fewer voxels tell no sigma to a few per cent."""
+_ENOUGH, _MANY = 300_000, 500_000
+"""Of so many values a median is right to a part in five hundred; and the brightness is told from so many."""
 _WHITE = 0.12
 """Largest mean correlation of neighbours that still counts as white."""
 
@@ -79,13 +85,15 @@ class _Look:
     ratio: float = np.nan
 
 
-def estimate(scan: Volume) -> Noise:
+def estimate(scan: Volume, device: str = "cpu") -> Noise:
     """Estimate the noise of a 3D scan, or of the first frame of a series.
 
     Parameters
     ----------
     scan : Volume
         Grey values.
+    device : str
+        ``"cuda"``: a GPU looks, with the same answer to rounding; else processor cores do.
 
     Returns
     -------
@@ -105,10 +113,7 @@ def estimate(scan: Volume) -> Noise:
         raise UnsupportedImage("Every voxel has the same value, so there is no noise to measure.")
     bright = brightness(data)
     rician_like = low >= 0
-    with ThreadPoolExecutor(1) as beside:  # both look at once; filters do not hold the interpreter
-        seen = beside.submit(_detail_look, data, rician_like)
-        air = _air_look(data, bright) if rician_like else _Look(np.nan, np.nan, 0)
-        flat = seen.result()
+    air, flat = _both_looks(data, bright, rician_like) if device != "cuda" else _looks_on(device, data, bright, rician_like)
     notes = _doubts(data, air, flat, bright)
     from_air = np.isfinite(air.sigma) and (not np.isfinite(flat.sigma) or air.sigma <= 1.4 * flat.sigma)
     sigma = air.sigma if from_air else flat.sigma
@@ -122,18 +127,80 @@ def estimate(scan: Volume) -> Noise:
     return Noise(sigma, percent, kind, how, air.sigma, flat.sigma, not notes, notes)
 
 
-def _thinned(data: Array, most: int = 3_000_000, slab: int = 12) -> Array:
-    """Return evenly spaced slabs of a large scan: neighbours stay neighbours, and a figure needs no more voxels."""
-    count = max(2, most // max(1, slab * data[0].size))
-    if data.size <= most or count * slab >= data.shape[0]:
-        return data
-    starts = np.linspace(0, data.shape[0] - slab, count).round().astype(int)
-    return np.concatenate([data[start : start + slab] for start in starts])
+def _both_looks(data: Array, bright: float, rician_like: bool) -> tuple[_Look, _Look]:
+    """Look at the air, if there may be a noise floor, and at the detail."""
+    sums = ArraySums()
+    with own_threads(), ThreadPoolExecutor(1) as beside:  # at once; filters do not hold the interpreter
+        seen = beside.submit(_detail_look, data, rician_like, sums)
+        air = _air_look(data, bright, sums) if rician_like else _Look(np.nan, np.nan, 0)
+        return air, seen.result()
+
+
+def _looks_on(device: str, data: Array, bright: float, rician_like: bool) -> tuple[_Look, _Look]:
+    """Do so on a device of torch."""
+    import torch
+
+    from napari_mri.nets.noise_sums import TensorSums
+
+    there, sums = torch.from_numpy(np.array(data)).to(device), TensorSums()
+    air = _air_look(there, bright, sums) if rician_like else _Look(np.nan, np.nan, 0)
+    return air, _detail_look(there, rician_like, sums)
+
+
+class ArraySums:
+    """What the looks ask of arrays (I, J, K) and of values (V,); `nets.noise_sums.TensorSums` answers for tensors.
+
+    All else that they do arrays and tensors do alike.
+    """
+
+    def blurred(self, image: Any, matrices: tuple[Matrix, ...]) -> Any:
+        """Apply one matrix along each axis."""
+        return along_axes(image, matrices)
+
+    def percentile(self, values: Any, share: float) -> float:
+        """Return what `share` % of the values are below."""
+        return float(np.percentile(values, share))
+
+    def counts(self, values: Any, bins: int, top: float) -> NDArray[np.int_]:
+        """Count the values from 0 to `top` in bins."""
+        return np.histogram(values, bins=bins, range=(0.0, top))[0]
+
+    def steepness(self, image: Any, axis: int) -> Any:
+        """Return the difference per voxel along an axis."""
+        return np.gradient(image, axis=axis)
+
+    def precise(self, values: Any) -> Any:
+        """Return the values in double precision."""
+        return values.astype(np.float64)
+
+    def home(self, values: Any) -> Array:
+        """Return the values as an array."""
+        return np.asarray(values)
+
+
+def _thinned(data: Array, most: int = 1_500_000, band: int = 16) -> Array:
+    """Return evenly spaced blocks of a large scan: neighbours stay neighbours, and a figure needs no more voxels.
+
+    Bands of two axes are kept, never those at the border alone, where there may be nothing but air.
+    """
+    share = np.sqrt(min(1.0, most / data.size))
+    for axis in (0, 1):
+        n = data.shape[axis]
+        count = max(3, round(share * n / band))
+        if share < 1 and count * band < n:
+            starts = ((np.arange(count) + 0.5) * n / count - band / 2).round().astype(int)
+            data = data.take((starts[:, None] + np.arange(band)).ravel(), axis=axis)
+    return data
+
+
+def _some(values: Any, enough: int = _ENOUGH) -> Any:
+    """Return evenly spaced ones of many values (V,): a median or a correlation needs no more."""
+    return values[:: max(1, len(values) // enough)]
 
 
 def brightness(data: NDArray[Any]) -> float:
     """Return what bright tissue measures: a robust maximum of the voxels that are not background."""
-    some = np.asarray(data.reshape(-1)[:: max(1, data.size // 500_000)], dtype=np.float64)
+    some = np.asarray(_some(data.reshape(-1), _MANY), dtype=np.float64)
     some = some[np.isfinite(some)]
     top = float(np.percentile(some, 99.5)) if some.size else 0.0
     body = some[some > 0.2 * top]
@@ -163,119 +230,128 @@ def _doubts(data: Array, air: _Look, flat: _Look, bright: float) -> tuple[str, .
     return tuple(notes)
 
 
-def _lag(data: Array, where: Mask) -> float:
+def _lag(data: Any, where: Any, sums: Sums) -> float:
     """Mean correlation of neighbours along the three axes within a mask, 0 for white noise."""
     found = []
     for axis in range(3):
-        here = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
-        there = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
+        here, there = _neighbours(axis)
         pair = where[here] & where[there]
-        if np.count_nonzero(pair) < 200:
+        if int(pair.sum()) < 200:
             continue
-        a, b = data[here][pair].astype(np.float64), data[there][pair].astype(np.float64)
+        a, b = (sums.precise(_some(data[part][pair])) for part in (here, there))
         a, b = a - a.mean(), b - b.mean()
-        spread = np.sqrt((a**2).mean() * (b**2).mean())
+        spread = float((a * a).mean() * (b * b).mean()) ** 0.5
         if spread > 0:
-            found.append(float((a * b).mean() / spread))
+            found.append(float((a * b).mean()) / spread)
     # One interpolated axis is enough to spoil the estimate.
     return max(found) if found else np.nan
 
 
-def _air_look(data: Array, bright: float) -> _Look:
+def _neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return all voxels but the last along an axis, and those beside them."""
+    here, there = (tuple(part if a == axis else slice(None) for a in range(3)) for part in (slice(None, -1), slice(1, None)))
+    return here, there
+
+
+def _air_look(data: Any, bright: float, sums: Sums) -> _Look:
     """Sigma from the air: the commonest local mean, then the voxels around which it reigns."""
-    from scipy.ndimage import uniform_filter
+    from scipy.ndimage import uniform_filter1d
 
     nothing = _Look(np.nan, np.nan, 0)
-    size = tuple(min(5, n // 2 * 2 - 1) for n in data.shape)
-    mean = uniform_filter(data, size)
-    low = mean[(mean > 0) & (mean < 0.45 * bright)]
-    if low.size < _LEAST:
+    i, j, k = (uniform_filter1d(np.eye(n), min(5, n // 2 * 2 - 1), axis=0) for n in data.shape)
+    mean = sums.blurred(data, (i, j, k))
+    low = _some(mean[(mean > 0) & (mean < 0.45 * bright)])
+    if len(low) < _LEAST:
         return nothing
-    counts, edges = np.histogram(low, bins=256, range=(0.0, float(np.percentile(low, 99))))
-    counts = np.convolve(counts, (1, 2, 3, 2, 1), mode="same")
+    top = sums.percentile(low, 99)
+    counts = np.convolve(sums.counts(low, 256, top), (1, 2, 3, 2, 1), mode="same")
     # Partial volume and dark tissue lie above the air, so the first strong peak is the air's.
     strong = np.flatnonzero(counts > 0.4 * counts.max())
     peak = strong[0] + int(np.argmax(counts[strong[0] : strong[0] + 12]))
-    sigma = float(edges[peak] + edges[peak + 1]) / 2 / rician.FLOOR
+    sigma = (peak + 0.5) * top / 256 / rician.FLOOR
     if sigma <= 0:
         return nothing
     for _ in range(4):
         air = (mean > 0.75 * rician.FLOOR * sigma) & (mean < 1.2 * rician.FLOOR * sigma)
         inner = _inner(air)
-        air = inner if np.count_nonzero(inner) >= _LEAST else air
+        air = inner if int(inner.sum()) >= _LEAST else air
         values = data[air]
-        if values.size < _LEAST:
+        if len(values) < _LEAST:
             return nothing
-        sigma = float(np.median(values)) / np.sqrt(2 * np.log(2))
-    share = values.size / data.size
+        sigma = sums.percentile(_some(values), 50) / np.sqrt(2 * np.log(2))
+    share = len(values) / np.prod(data.shape)
     if share < 0.01 or sigma > 0.4 * bright:
         return nothing
-    zero = float(np.count_nonzero(values == 0)) / values.size
-    ratio = float(values.mean() / max(values.std(), 1e-12)) / (rician.FLOOR / rician.AIR_SPREAD)
+    zero = int((values == 0).sum()) / len(values)
+    own = float(values.mean())
+    ratio = own / max(float(((values - own) ** 2).mean()) ** 0.5, 1e-12) / (rician.FLOOR / rician.AIR_SPREAD)
     if zero > 0.2 or not 0.6 < ratio < 3:
         return nothing
-    return _Look(sigma, _lag(data, air), values.size, ratio)
+    return _Look(float(sigma), _lag(data, air, sums), len(values), ratio)
 
 
-def _inner(mask: Mask) -> Mask:
+def _inner(mask: Any) -> Any:
     """Leave out what touches the outside, by a face or the border of the volume."""
-    out = mask.copy()
+    out = mask & True
     for axis in range(3):
-        for here, there in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
-            at, beside = (tuple(part if a == axis else slice(None) for a in range(3)) for part in (here, there))
-            out[at] &= mask[beside]
+        here, there = _neighbours(axis)
+        out[there] &= mask[here]
+        out[here] &= mask[there]
         out[tuple(slice(None, None, max(1, n - 1)) if a == axis else slice(None) for a, n in enumerate(mask.shape))] = False
     return out
 
 
-def slope(image: Array, sigma: float) -> Array:
+def slope(image: Any, sigma: float, sums: Sums | None = None) -> Any:
     """Return how steep an image is at every voxel, per voxel, after a blur of `sigma` voxels; (I, J, K), each above 1."""
-    from scipy.ndimage import gaussian_filter
-
-    smooth = gaussian_filter(image, sigma, truncate=2.5)
-    out = np.square(np.gradient(smooth, axis=0))
-    for axis in (1, 2):
-        out += np.square(np.gradient(smooth, axis=axis))
-    return np.asarray(np.sqrt(out, out=out), dtype=np.float32)
+    sums = sums or ArraySums()
+    smooth = _smooth(image, sigma, sums)
+    return sum(sums.steepness(smooth, axis) ** 2 for axis in range(3)) ** 0.5
 
 
-def detail(data: Array) -> Array:
+def _smooth(image: Any, sigma: float, sums: Sums) -> Any:
+    """Blur by a Gaussian of `sigma` voxels: a product of matrices an axis, quicker than a filter on one core."""
+    from scipy.ndimage import gaussian_filter1d
+
+    i, j, k = (gaussian_filter1d(np.eye(n), sigma, axis=0, truncate=2.5) for n in image.shape)
+    return sums.blurred(image, (i, j, k))
+
+
+def detail(data: Any) -> Any:
     """Return the finest diagonal Haar detail at every 2 x 2 x 2 block (I-1, J-1, K-1), of the noise's own variance."""
-    out = data
     for axis in range(3):
-        out = np.diff(out, axis=axis)
-    return np.asarray(out / np.float32(np.sqrt(8)), dtype=np.float32)
+        here, there = _neighbours(axis)
+        data = data[there] - data[here]
+    return data / 8**0.5
 
 
-def _detail_look(data: Array, rician_like: bool) -> _Look:
+def _detail_look(data: Any, rician_like: bool, sums: Sums) -> _Look:
     """Sigma from the diagonal detail of the flattest tissue, corrected for weak signal."""
-    from scipy.ndimage import gaussian_filter
-
     fine = detail(data)
     crop = tuple(slice(0, -1) for _ in range(3))
-    smooth = gaussian_filter(data, 2.0, truncate=2.5)
-    steep = slope(data, 1.5)[crop]
+    smooth = _smooth(data, 2.0, sums)
+    steep = slope(data, 1.5, sums)[crop]
     level = smooth[crop]
-    bright = brightness(smooth)
-    tissue = (level > 0.3 * bright) & (np.abs(fine) > 0) if rician_like else np.ones(fine.shape, bool)
-    if np.count_nonzero(tissue) < _LEAST // 2:
+    tissue = abs(fine) >= 0
+    if rician_like:
+        bright = brightness(sums.home(_some(smooth.reshape(-1), _MANY)))
+        tissue = (level > 0.3 * bright) & (abs(fine) > 0)
+    if int(tissue.sum()) < _LEAST // 2:
         return _Look(np.nan, np.nan, 0)
-    flat = tissue & (steep <= np.percentile(steep[tissue], 30))
-    spread = float(np.median(np.abs(fine[flat]))) / _MAD
-    sigma = float(rician.sigma_from(np.median(level[flat]), spread)) if rician_like else spread
-    return _Look(sigma, _colour(data, flat, spread), int(np.count_nonzero(flat)))
+    flat = tissue & (steep <= sums.percentile(steep[tissue], 30))
+    spread = sums.percentile(abs(fine[flat]), 50) / _MAD
+    sigma = float(rician.sigma_from(sums.percentile(level[flat], 50), spread)) if rician_like else spread
+    return _Look(sigma, _colour(data, flat, spread, sums), int(flat.sum()))
 
 
-def _colour(data: Array, flat: Mask, diagonal: float) -> float:
+def _colour(data: Any, flat: Any, diagonal: float, sums: Sums) -> float:
     """Correlation of neighbours guessed from how much weaker the diagonal detail is than that along two axes."""
     wider = []
     for kept in range(3):
         out = data
         for axis in range(3):
-            here = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
-            there = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
+            here, there = _neighbours(axis)
             out = out[here] + out[there] if axis == kept else out[there] - out[here]
-        wider.append(float(np.median(np.abs(out[flat]))) / _MAD / np.sqrt(8))
+        wider.append(sums.percentile(abs(out[flat]), 50) / _MAD / np.sqrt(8))
     # White noise has the same variance in both bands; neighbours that resemble each other along an axis with
     # correlation r have variances in the ratio (1 - r) / (1 + r). Anatomy adds to it, so the smallest counts.
     ratio = (diagonal / max(min(wider), 1e-12)) ** 2

@@ -25,7 +25,7 @@ VARYING_SAYS = (
     "Whether the noise level is followed over the field of view (parallel imaging, surface coils) or taken as one number."
 )
 VARYING = ("auto", "yes", "no")
-ENOUGH = 1_000_000
+ENOUGH = 500_000
 """Voxels from which on no more of them make the ratio below surer."""
 STRUCTURE = 1.5
 """Residual at edges over residual in flat tissue, from which on structure is leaving with the noise."""
@@ -49,7 +49,7 @@ def noise_of(scan: Volume, sigma: float, kind: str, rt: Runtime) -> Noise:
         kind = kind if kind != "auto" else "rician" if first.min() >= 0 else "gaussian"
         percent = 100 * sigma / max(measure.brightness(first), 1e-12)
         return Noise(sigma, percent, kind, "the user", np.nan, np.nan, True)
-    found = measure.estimate(scan)
+    found = measure.estimate(scan, rt.device)
     kind = found.kind if kind == "auto" else kind
     if not found.trusted:
         rt.warn("The noise estimate may be wrong. " + " ".join(found.notes))
@@ -165,7 +165,7 @@ def structure(residual: Array, clean: Array, sigma: Array) -> float:
     """
     if min(clean.shape) < 3 or not np.any(residual):
         return 0.0
-    middle, thick = clean.shape[0] // 2, min(24, max(8, ENOUGH // (2 * clean[0].size)))
+    middle, thick = clean.shape[0] // 2, min(24, max(4, ENOUGH // (2 * clean[0].size)))
     part = slice(max(0, middle - thick), middle + thick)
     image, left, level = clean[part], residual[part], np.maximum(sigma[part], 1e-12)
     tissue = image > 0.25 * measure.brightness(image)

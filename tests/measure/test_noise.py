@@ -99,10 +99,30 @@ def test_brightness_scales_and_small_or_flat_scans_are_refused(ball: NDArray[np.
 
 
 def test_thinning_a_large_scan_keeps_neighbours() -> None:
-    data = np.arange(40 * 300 * 300, dtype=np.float32).reshape(40, 300, 300)
-    thin = noise._thinned(data, most=1_500_000)
-    assert thin.size < data.size
-    assert np.unique(np.diff(thin[:12], axis=0)).size == 1
+    data = np.arange(90 * 300 * 300, dtype=np.float32).reshape(90, 300, 300)
+    thin = noise._thinned(data)
+    assert thin.size < data.size / 3
+    assert np.unique(np.diff(thin[:16], axis=0)).size == 1
+    assert np.unique(np.diff(thin[:, :16], axis=1)).size == 1
+    assert noise._thinned(data[:10, :90]).shape == (10, 90, 300)
+
+
+def test_noise_of_a_large_scan_whose_ends_hold_nothing(ball: NDArray[np.float32]) -> None:
+    data = np.zeros((300, 420, 220), np.float32)
+    part = tuple(slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(data.shape, (228, 196, 183), strict=True))
+    body = ball.repeat(4, 0).repeat(4, 1).repeat(3, 2)
+    data[part] = np.where(body > 20, noisy(body, 50), 0)
+    assert noise.estimate(scan(data)).sigma == pytest.approx(50, rel=0.1)
+
+
+def test_a_gpu_looks_as_the_processor_does(ball: NDArray[np.float32]) -> None:
+    for data in (noisy(ball, 50), ball + np.random.default_rng(1).normal(0, 50, ball.shape).astype(np.float32)):
+        bright, magnitudes = noise.brightness(data), bool(data.min() >= 0)
+        here, there = noise._both_looks(data, bright, magnitudes), noise._looks_on("cpu", data, bright, magnitudes)
+        for one, other in zip(here, there, strict=True):
+            assert one.count == other.count
+            values = [(look.sigma, look.correlation, look.ratio) for look in (one, other)]
+            np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-4)
 
 
 @given(st.floats(0, 40), st.floats(0.1, 50))
