@@ -53,6 +53,8 @@ SOME_VOXELS = 600_000
 """Voxels of the scan itself from which histograms are taken once more."""
 UNSEEN = 0.004
 """What is less likely than this by its place is not looked for."""
+MARKED = 2000.0
+"""A mark tells of a structure's brightness as much as so many voxels of the map do."""
 CRUMB = 0.1
 """Pieces smaller than this share of the largest do not count for how far a structure reaches."""
 INNER, BRAIN = range(1, 22), -1
@@ -265,7 +267,7 @@ class Anatomy:
         """Return how much each voxel (I, J, K) belongs to what is meant, 0 to 1."""
         return self._map(*meaning, (slice(None),) * 3, self._held)
 
-    def shown_on(self, meaning: Meaning, look: Grid, image: Any) -> Any:
+    def shown_on(self, meaning: Meaning, look: Grid, image: Any, marks: Places | None = None) -> Any:
         """Return how much each voxel of a finer grid belongs to what is meant, 0 to 1, by place and by brightness.
 
         Parameters
@@ -275,16 +277,20 @@ class Anatomy:
             Axes parallel to those of the scan.
         image : ndarray or Tensor, `look.shape`
             The scan there.
+        marks : ndarray, (N, 3), optional
+            Patient mm on what is meant: it may be as bright as it is there.
         """
         tones = self._held.tones
         if tones is None:
             return carried(self.shown(meaning), self.grid, look)
         number, side = meaning
+        if marks is not None and len(marks) and number != BRAIN:
+            tones = self._marked(tones, number, look, image, marks)
         own = np.zeros(256, dtype=bool)
         own[INNER if number == BRAIN else number] = True
         part = self._part(look)
         if isinstance(tones, DeviceTones):
-            return self._shown_there(meaning, own, part, look, image)
+            return self._shown_there(tones, meaning, own, part, (look, image))
         which, share = (array[(slice(None), *part)] for array in (tones.which, tones.share))
         place = np.where(own[which], share, np.float16(0)).sum(axis=0, dtype=np.float32)
         if side:
@@ -300,13 +306,34 @@ class Anatomy:
         found[spots] = odds / (1 + odds)
         return found
 
+    def _marked(self, tones: Any, number: int, look: Grid, image: Any, marks: Places) -> Any:
+        """Let a structure be as bright as it is around marks (N, 3) patient mm on it; of a large one they tell less."""
+        around = np.stack(np.meshgrid(*[(-1, 0, 1)] * 3), axis=-1).reshape(-1, 3)
+        spots = np.rint(look.to_voxels(marks)).astype(np.intp)[:, None] + around
+        i, j, k = np.clip(spots.reshape(-1, 3), 0, np.asarray(look.shape) - 1).T
+        at = nearest(look, (i, j, k), self.grid)
+        weight = MARKED / (MARKED + float(self.counts[number]))
+        if isinstance(tones, DeviceTones):
+            import torch
+
+            i, j, k, at = (torch.from_numpy(index).to(self.device) for index in (i, j, k, at))
+        return tones.marked(number, self.scale.unit(image[i, j, k]), at, weight)
+
+    @cached_property
+    def counts(self) -> NDArray[np.float64]:
+        """How many voxels of the map each structure has by its place, (N,)."""
+        assert self.tones is not None
+        which, share = self.tones.which.reshape(-1), self.tones.share.reshape(-1)
+        found: NDArray[np.float64] = np.bincount(which, share, len(self.names))
+        return found
+
     def _shown_there(
-        self, meaning: Meaning, own: NDArray[np.bool_], part: tuple[slice, ...], look: Grid, image: Any
+        self, tones: DeviceTones, meaning: Meaning, own: NDArray[np.bool_], part: tuple[slice, ...], seen: tuple[Grid, Any]
     ) -> Any:
         """As `shown_on`, of tensors: `own` (256,) are the structures meant, `part` of the map is seen in the look."""
         import torch
 
-        tones = self._held.tones
+        look, image = seen
         mine = torch.from_numpy(own).to(self.device)
         which, share = (array.reshape(-1, *self.grid.shape)[(slice(None), *part)] for array in (tones.which, tones.share))
         place = torch.where(mine[which.long()], share.float(), 0.0).sum(dim=0)
@@ -337,7 +364,7 @@ class Anatomy:
 
     def prepare(self) -> None:
         """Find beforehand how deep and how large all is that may be meant: it takes longer than a click may."""
-        _ = self.depth, self.volumes, self.sizes, self._held
+        _ = self.depth, self.volumes, self.sizes, self._held, self.tones and self.counts
         with own_threads() as threads:
             each(self._fathom, self._meanings(), threads if self.device == "cpu" else 1)
 

@@ -109,6 +109,23 @@ class Tones:
         in_share, out_share = _parted(share.astype(np.float32), own[which])
         return (in_share > RARELY) & (out_share > RARELY)
 
+    def marked(self, number: int, values: Array, at: NDArray[np.intp], weight: float) -> Tones:
+        """Return the same, a structure's histogram mixed with that of some voxels which are known to be of it.
+
+        Parameters
+        ----------
+        number : int
+        values, at : ndarray, (V,)
+            Brightness, and the nearest voxels of the flat map.
+        weight : float
+            Of these voxels, 0 to 1.
+        """
+        place = _steps(values, self.shade.reshape(-1)[at], self.low, self.high)
+        here = blurring(STEPS, WIDTH, "constant") @ np.bincount(np.rint(place).astype(np.intp), minlength=STEPS)
+        looks = self.looks.copy()
+        looks[number] += weight * (here / here.sum() * (1 - FLOOR) + FLOOR / STEPS - looks[number])
+        return replace(self, looks=looks)
+
     def refitted(self, values: Array, at: NDArray[np.intp]) -> Tones:
         """Return the histograms of a finer grid, where noise is stronger and edges are sharper, from some of its voxels.
 

@@ -66,6 +66,19 @@ class DeviceTones:
         odds = torch.where(both, inside * out_share, 1.0) / torch.where(both, outside * in_share, 1.0)
         return odds.log() * TRUST
 
+    def marked(self, number: int, values: Tensor, at: Tensor, weight: float) -> DeviceTones:
+        """As `Tones.marked`, from brightness and flat voxels (V,)."""
+        import torch
+
+        from napari_mri.engine.fit import blurring
+
+        place = _steps_on(values, self.shade.reshape(-1)[at], self.low, self.high)
+        smooth = torch.from_numpy(blurring(STEPS, WIDTH, "constant")).to(place.device)
+        here = smooth[:, place.round().long()].sum(dim=1)
+        looks = self.looks.clone()
+        looks[number] += weight * (here / here.sum() * (1 - FLOOR) + FLOOR / STEPS - looks[number])
+        return replace(self, looks=looks)
+
     def refitted(self, values: Tensor, at: Tensor) -> DeviceTones:
         """As `Tones.refitted`, from brightness and flat voxels (V,)."""
         which, share = self.which[:, at].long(), self.share[:, at].float()

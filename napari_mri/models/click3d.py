@@ -304,7 +304,7 @@ class Clicking(Session):
             return None
         ends = self.scan.grid.to_voxels(grid.to_patient(np.array([span[0] - 0.5, span[1] + 0.5])))
         look = self._rounds.around(ends.min(axis=0), ends.max(axis=0), told, FINE_SIDE)
-        sure = anatomy.shown_on(meaning, look, self.pyramid.view(look))
+        sure = anatomy.shown_on(meaning, look, self.pyramid.view(look), told.inside)
         kept = touched(sure > 0.5, look, told)
         return Answer(sure * (kept | (sure <= 0.5)), look)
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from napari_mri.core.grid import Grid
-from napari_mri.models._anatomy import Anatomy, Key
+from napari_mri.models._anatomy import BRAIN, Anatomy, Key, _Held
 from napari_mri.models._tones import AT_ONCE, Tones, nearest, probable, sharpened, tones_at
 from napari_mri.models._tones_device import DeviceTones, tones_on
 
@@ -82,6 +83,37 @@ def test_a_finer_look_is_sharper_than_the_map():
     np.testing.assert_allclose(bare.shown_on((2, 0), grid, image), bare.shown((2, 0)), atol=1e-6)
 
 
+def test_a_mark_tells_which_of_two_tones_a_structure_has():
+    truth, _, _ = scene()
+    off = np.indices(SHAPE) - np.array((24, 20, 18))[:, None, None, None]
+    own, other = (((off - np.array((side, 0, 0))[:, None, None, None]) ** 2).sum(axis=0) < 16 for side in (7, -7))
+    truth = np.where(own, 3, truth > 0).astype(np.uint8)
+    rim = ((off - np.array((0, 11, 6))[:, None, None, None]) ** 2).sum(axis=0) < 16  # what is around it has that tone, too
+    image = np.where(other | rim, 0.6, np.where(own, 0.3, np.where(truth > 0, 0.9, 0.0)))
+    image = np.abs(image + 0.03 * np.random.default_rng(0).normal(size=SHAPE)).astype(np.float32)
+    near = 0.2 * np.exp(-0.5 * (off**2).sum(axis=0) / 5**2) * (truth > 0)  # it may stand on both sides
+    maps = np.stack([truth == 0, (truth > 0) - near, np.zeros(SHAPE), near]).astype(np.float32)
+    grid = Grid.plain(SHAPE, (2.0, 2.0, 2.0))
+    names, tones = sharpened(maps, image, 2.0)
+    known = Anatomy(names, np.zeros(SHAPE, np.uint8), grid, Key(frozenset()), tones)
+    there = Anatomy(names, np.zeros(SHAPE, np.uint8), grid, Key(frozenset()), tones, device="cpu")
+    there.__dict__["_held"] = _Held(names, there.right, DeviceTones.of(tones, "cpu"))
+    mark = grid.to_patient(np.argwhere(truth == 3).mean(axis=0))[None]
+    plain, told, nothing = (known.shown_on((3, 0), grid, image, marks) for marks in (None, mark, mark[:0]))
+    assert dice(plain > 0.5, truth == 3) < 0.75
+    assert dice(told > 0.5, truth == 3) > 0.9
+    np.testing.assert_array_equal(nothing, plain)
+    np.testing.assert_array_equal(*(known.shown_on((BRAIN, 0), grid, image, marks) for marks in (None, mark)))
+    on_device = there.shown_on((3, 0), grid, torch.from_numpy(image), mark)
+    np.testing.assert_allclose(on_device.numpy(), told, atol=1e-4)
+    # Of a large structure there is more to be seen than one mark.
+    looks = [tones.marked(1, np.full(27, 0.2, np.float32), np.arange(27), weight).looks[1] for weight in (0.0, 0.1, 0.9)]
+    assert np.abs(looks[0] - tones.looks[1]).max() < 1e-7
+    assert np.abs(looks[2] - looks[0]).max() > 5 * np.abs(looks[1] - looks[0]).max()
+    assert np.allclose([look.sum() for look in looks], 1, atol=1e-3)
+    assert known.counts[1] > 5 * known.counts[3]
+
+
 def test_histograms_follow_a_noisier_grid():
     _, maps, image = scene(noise=0.02)
     _, tones = sharpened(maps, image, 2.0)
@@ -147,7 +179,6 @@ def test_every_second_voxel_tells_nearly_the_same():
 @pytest.mark.parametrize("step", [1, 3])
 @pytest.mark.parametrize("shade", [0.0, 0.4])
 def test_tensors_tell_the_same(shade, step):
-    torch = pytest.importorskip("torch")
     _, maps, image = scene(shade=shade)
     maps = maps.astype(np.float32)
     tones = tones_at(asking(maps), image, 2.0, step, np.arange(image.size))
