@@ -1,6 +1,7 @@
 """Measure clicking: a simulated user points at structures and corrects the largest error, click after click.
 
-``python -m benchmarks.prompts synthetic`` heads held back from training, every structure of at least 0.5 ml
+``python -m benchmarks.prompts synthetic`` heads held back from training, every structure of at least 0.5 ml; ``--trained``
+                                           the other heads
 ``python -m benchmarks.prompts real``      real scans with labels (``NAPARI_MRI_TEST_DATA``)
 ``python -m benchmarks.prompts time``      from click to mask on a 256 x 256 x 256 head at 1 mm; ``--device cuda`` on a GPU
 ``python -m benchmarks.prompts sam``       SAM's session against the bare SamPredictor, random weights; its cache
@@ -97,14 +98,21 @@ def boxed(session: Any, thing: Structure) -> float:
     return dice(session.answer(mri.Prompts((mri.Box(tuple(ends[0]), tuple(ends[1])),))).data > 0, thing.truth)
 
 
-def synthetic(spacing: float, scenes: int, seed: int, physics: float = 0.5) -> Iterator[list[Structure]]:
-    """Yield the structures of painted heads whose label maps were held back; `physics` as of `training.synth.Recipe`."""
+def synthetic(
+    spacing: float, scenes: int, seed: int, physics: float = 0.5, trained: bool = False
+) -> Iterator[list[Structure]]:
+    """Yield the structures of painted heads whose label maps were held back; `physics` as of `training.synth.Recipe`.
+
+    `trained` takes as many of the other label maps as there are scenes, drawn at random.
+    """
     from training.click_sessions import structures
     from training.paths import CACHE, DATA
     from training.synth import Recipe, load_heads, make_sample
-    from training.train_click3d import HELD_BACK
+    from training.train_click3d import HELD_BACK, training_heads
 
-    heads = load_heads(DATA, CACHE, HELD_BACK)
+    heads = training_heads() if trained else load_heads(DATA, CACHE, HELD_BACK)
+    if trained:
+        heads = [heads[n] for n in np.random.default_rng(seed).permutation(len(heads))]
     recipe = Recipe(
         spacing=(spacing, spacing), extent=((190, 200), (220, 230), (190, 200)),
         stripped=0, defaced=0, cavities=0, cropped=0, dropout=0, lesions=0,
@@ -323,6 +331,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--spacing", type=float, default=1.5, help="of the painted heads, mm")
     parser.add_argument("--scenes", type=int, default=6, help="painted heads")
     parser.add_argument("--physics", type=float, default=0.5, help="share of painted heads in the contrasts of real sequences")
+    parser.add_argument("--trained", action="store_true", help="heads that were trained on instead: to choose rules by")
     parser.add_argument("--most", type=int, default=0, help="structures of a head, drawn at random; 0 takes all")
     parser.add_argument("--only", default="", help="real scans whose name holds this")
     parser.add_argument("--finest", type=float, default=0.0, help="real scans are thinned to about this spacing, mm")
@@ -337,7 +346,7 @@ def main(argv: list[str] | None = None) -> None:
     elif args.what == "sam":
         result = {"sam": [sam(size, args.rounds) for size in args.sam]}
     else:
-        painted = (args.spacing, args.scenes, args.seed, args.physics)
+        painted = (args.spacing, args.scenes, args.seed, args.physics, args.trained)
         groups = real(args.only, args.finest) if args.what == "real" else synthetic(*painted)
         rows = measure(groups, args.models, args.most, args.seed, args.device or "cpu")
         result = {"summary": summary(rows), "rows": rows}

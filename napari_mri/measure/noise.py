@@ -102,12 +102,14 @@ def estimate(scan: Volume, device: str = "cpu") -> Noise:
     Raises
     ------
     UnsupportedImage
-        If the scan is too small or constant.
+        If the scan is too small or constant, or holds NaN or infinite values.
     """
     data = np.asarray(scan.frame(0).data, dtype=np.float32)
     if min(data.shape) < 2 or data.size < 512:
         raise UnsupportedImage(f"A scan of {data.shape} voxels is too small to tell its noise.")
     low, high = float(data.min()), float(data.max())
+    if not np.isfinite(high - low):
+        raise UnsupportedImage("The scan holds NaN or infinite values.", hint="Replace them (by 0, say).")
     data = _thinned(data)
     if not high > low:
         raise UnsupportedImage("Every voxel has the same value, so there is no noise to measure.")

@@ -29,7 +29,7 @@ Meaning = tuple[int, int]
 
 STEP_MM = 2.0
 MULTIPLE = 16
-HEAD_ML = (500.0, 2600.0)
+HEAD_ML = (500.0, 3200.0)
 """What the brain of a head may hold; with less or more the picture is of something else."""
 MOST_ML = 30_000.0
 """Fields of view beyond this show a body, and would take gigabytes."""

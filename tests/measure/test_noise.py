@@ -96,6 +96,9 @@ def test_brightness_scales_and_small_or_flat_scans_are_refused(ball: NDArray[np.
         noise.estimate(scan(np.full((20, 20, 20), 7.0, np.float32)))
     with pytest.raises(UnsupportedImage):
         noise.estimate(scan(data[:6, :6, :6]))
+    data[3, 4, 5] = np.nan
+    with pytest.raises(UnsupportedImage, match="NaN"):
+        noise.estimate(scan(data))
 
 
 def test_thinning_a_large_scan_keeps_neighbours() -> None:
