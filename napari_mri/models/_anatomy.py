@@ -64,6 +64,8 @@ DOUBT, CLEARLY = 0.05, 0.5
 DEEP_IN, EDGE_MM, HERE = 0.6, 3.0, 0.05
 """A mark beside the object this deep in what was meant (1 = the deepest), and no nearer than this to its edge, says that it is
 something else; if that is so likely where the first mark is."""
+AT_ONCE = 65_536
+"""Voxels that a thread works on at a time."""
 SHEETS = frozenset((2, 24, 27))
 """Cortex, bone and skin: a first mark in the middle of such a thin thing often lies, in the map, on what is beside it."""
 SPREAD = frozenset((1, 2))
@@ -300,10 +302,16 @@ class Anatomy:
         spots = np.nonzero((found > UNSEEN) & (found < 1 - UNSEEN))
         # Places are interpolated; what else may stand there, and how bright it is, is that of the nearest voxel.
         at = nearest(look, spots, self.grid)
-        shown = fit.unit_scaled(image[spots], self.scale)
-        gain = np.exp(tones.gain(shown, at, own))
-        odds = found[spots] / (1 - found[spots]) * gain
-        found[spots] = odds / (1 + odds)
+        values, likely = image[spots], found[spots]
+
+        def told(part: slice) -> None:
+            shown = fit.unit_scaled(values[part], self.scale)
+            odds = likely[part] / (1 - likely[part]) * np.exp(tones.gain(shown, at[part], own))
+            likely[part] = odds / (1 + odds)
+
+        with own_threads() as threads:
+            each(told, [slice(n, n + AT_ONCE) for n in range(0, len(likely), AT_ONCE)], threads)
+        found[spots] = likely
         return found
 
     def _marked(self, tones: Any, number: int, look: Grid, image: Any, marks: Places) -> Any:

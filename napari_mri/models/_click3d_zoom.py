@@ -94,6 +94,8 @@ def crop_grid(scan: Grid, low: ArrayLike, high: ArrayLike, multiple: int, most: 
     return Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
 
 
+ALIGNED = 1e-4
+"""Of a voxel: what lies no farther than this from the middles of voxels lies on them."""
 SLICES, SMALL = 8, 200_000
 """Interpolated at a time; and voxels below which no threads are begun for that."""
 
@@ -124,6 +126,9 @@ def straight(values: Any, source: Grid, target: Grid, zero_outside: bool = False
         ways = [fit.lerping(p, n, zero_outside=zero_outside) for p, n in zip(places, values.shape, strict=True)]
         return spread(values, ways)
     out = np.asarray(values, dtype=np.float32)
+    whole = _whole_steps(ratio, offset, target.shape)
+    if whole is not None:
+        return _cut(out, whole, target.shape, zero_outside)
     # Axes that lose voxels first: the later ones then have less to do.
     for axis in np.argsort([t / s for t, s in zip(target.shape, values.shape, strict=True)]):
         place = offset[axis] + ratio[axis] * np.arange(target.shape[axis])
@@ -137,6 +142,28 @@ def straight(values: Any, source: Grid, target: Grid, zero_outside: bool = False
             part, weight = part * there, weight * there
         out = _between(out, int(axis), (low, np.minimum(low + 1, count - 1)), (weight, part))
     return out
+
+
+def _whole_steps(
+    ratio: NDArray[np.float64], offset: NDArray[np.float64], shape: tuple[int, ...]
+) -> NDArray[np.intp] | None:
+    """Return the source's voxel (3,) at the target's first one, if all of the target's voxels are voxels of the source."""
+    first = np.rint(offset)
+    last = (np.asarray(shape) - 1) * (ratio - 1)
+    if np.abs(offset - first).max() > ALIGNED or np.abs(offset - first + last).max() > ALIGNED:
+        return None
+    return first.astype(np.intp)
+
+
+def _cut(values: Array, first: NDArray[np.intp], shape: tuple[int, ...], zero_outside: bool) -> Array:
+    """Return a copy of the part of a shape from voxel `first` (3,) on; beyond the border 0, or the border goes on."""
+    count, last = np.asarray(values.shape), first + shape
+    least = 0 if zero_outside else 1
+    low, high = np.clip(first, 0, count - least), np.clip(last, least, count)
+    held = values[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    before = np.clip(low - first, 0, np.asarray(shape) - held.shape)
+    wide = list(zip(before, shape - before - held.shape, strict=True))
+    return np.pad(held, wide) if zero_outside else np.pad(held, wide, mode="edge")
 
 
 def _between(values: Array, axis: int, planes: tuple[Any, Any], weights: tuple[Array, Array]) -> Array:

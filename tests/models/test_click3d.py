@@ -280,6 +280,23 @@ def test_carrying_a_map_agrees_with_general_resampling():
     np.testing.assert_allclose(carried(values, grid, target), fit.resampled(values, grid, target, order=1), atol=1e-3)
 
 
+@given(st.tuples(*[st.integers(-20, 20)] * 3), st.tuples(*[st.integers(1, 24)] * 3), st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_where_voxels_lie_on_voxels_they_are_taken_as_they_are(low, shape, zero_outside):
+    from napari_mri.models._click3d_zoom import straight
+
+    grid = GRIDS["oblique"].cropped((0, 0, 0), (11, 8, 9))
+    values = np.random.default_rng(3).random(grid.shape).astype(np.float32)
+    target = grid.cropped(low, np.add(low, shape))
+    found = straight(values, grid, target, zero_outside)
+    assert found.shape == shape
+    assert not np.shares_memory(found, values)
+    index = np.meshgrid(*[np.arange(a, a + n) for a, n in zip(low, shape, strict=True)], indexing="ij")
+    held = np.all([(i >= 0) & (i < n) for i, n in zip(index, values.shape, strict=True)], axis=0)
+    expected = values[tuple(np.clip(i, 0, n - 1) for i, n in zip(index, values.shape, strict=True))]
+    np.testing.assert_array_equal(found, expected * held if zero_outside else expected)
+
+
 @here
 def test_shipped_weights_are_small_and_find_a_toy_brain():
     paths = [weights.place(kind) for kind in (click3d.WEIGHTS, click3d.MENDER)]
