@@ -428,7 +428,12 @@ class Clicking(Session):
         """Bring the answer to the scan's grid."""
         grid, look = self.scan.grid, answer.look
         mask = np.zeros(grid.shape, dtype=np.uint8)
-        outer = grid.to_voxels(look.to_patient(np.array([[0, 0, 0], np.asarray(look.shape) - 1])))
+        span = extent(answer.found > self.p.level)
+        if span is None:
+            return self.scan.with_labels(mask, {1: "object"})
+        # Between voxels that are not the object's nothing is.
+        ends = np.clip([span[0] - 1, span[1] + 1], 0, np.asarray(look.shape) - 1)
+        outer = grid.to_voxels(look.to_patient(ends))
         low = np.clip(np.floor(outer.min(axis=0)), 0, grid.shape).astype(int)
         high = np.clip(np.ceil(outer.max(axis=0)) + 1, low, grid.shape).astype(int)
         if (high > low).all():
