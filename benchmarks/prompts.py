@@ -110,9 +110,10 @@ def synthetic(
     from training.synth import Recipe, load_heads, make_sample
     from training.train_click3d import HELD_BACK, training_heads
 
-    heads = training_heads() if trained else load_heads(DATA, CACHE, HELD_BACK)
+    heads = load_heads(DATA, CACHE, HELD_BACK)
     if trained:
-        heads = [heads[n] for n in np.random.default_rng(seed).permutation(len(heads))]
+        heads = training_heads()
+        np.random.default_rng(seed).shuffle(heads)
     recipe = Recipe(
         spacing=(spacing, spacing), extent=((190, 200), (220, 230), (190, 200)),
         stripped=0, defaced=0, cavities=0, cropped=0, dropout=0, lesions=0,

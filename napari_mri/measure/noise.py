@@ -134,8 +134,7 @@ def _both_looks(data: Array, bright: float, rician_like: bool) -> tuple[_Look, _
     sums = ArraySums()
     with own_threads(), ThreadPoolExecutor(1) as beside:  # at once; filters do not hold the interpreter
         seen = beside.submit(_detail_look, data, rician_like, sums)
-        air = _air_look(data, bright, sums) if rician_like else _Look(np.nan, np.nan, 0)
-        return air, seen.result()
+        return _air_look(data, bright, rician_like, sums), seen.result()
 
 
 def _looks_on(device: str, data: Array, bright: float, rician_like: bool) -> tuple[_Look, _Look]:
@@ -145,8 +144,7 @@ def _looks_on(device: str, data: Array, bright: float, rician_like: bool) -> tup
     from napari_mri.nets.noise_sums import TensorSums
 
     there, sums = torch.from_numpy(np.array(data)).to(device), TensorSums()
-    air = _air_look(there, bright, sums) if rician_like else _Look(np.nan, np.nan, 0)
-    return air, _detail_look(there, rician_like, sums)
+    return _air_look(there, bright, rician_like, sums), _detail_look(there, rician_like, sums)
 
 
 class ArraySums:
@@ -255,11 +253,13 @@ def _neighbours(axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     return here, there
 
 
-def _air_look(data: Any, bright: float, sums: Sums) -> _Look:
+def _air_look(data: Any, bright: float, rician_like: bool, sums: Sums) -> _Look:
     """Sigma from the air: the commonest local mean, then the voxels around which it reigns."""
     from scipy.ndimage import uniform_filter1d
 
     nothing = _Look(np.nan, np.nan, 0)
+    if not rician_like:
+        return nothing
     i, j, k = (uniform_filter1d(np.eye(n), min(5, n // 2 * 2 - 1), axis=0) for n in data.shape)
     mean = sums.blurred(data, (i, j, k))
     low = _some(mean[(mean > 0) & (mean < 0.45 * bright)])

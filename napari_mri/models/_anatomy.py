@@ -329,8 +329,9 @@ class Anatomy:
 
     @cached_property
     def counts(self) -> NDArray[np.float64]:
-        """How many voxels of the map each structure has by its place, (N,)."""
-        assert self.tones is not None
+        """How many voxels of the map each structure has by its place, (N,); 0 where it is not known how bright they are."""
+        if self.tones is None:
+            return np.zeros(len(self.names))
         which, share = self.tones.which.reshape(-1), self.tones.share.reshape(-1)
         found: NDArray[np.float64] = np.bincount(which, share, len(self.names))
         return found
@@ -372,7 +373,7 @@ class Anatomy:
 
     def prepare(self) -> None:
         """Find beforehand how deep and how large all is that may be meant: it takes longer than a click may."""
-        _ = self.depth, self.volumes, self.sizes, self._held, self.tones and self.counts
+        _ = self.depth, self.volumes, self.sizes, self._held, self.counts
         with own_threads() as threads:
             each(self._fathom, self._meanings(), threads if self.device == "cpu" else 1)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mri.models._click3d_rounds import Answer, as_array, extent
+from napari_mri.models._click3d_zoom import overlap
 from napari_mri.models._marks import Places, Pointed
 
 Array = NDArray[np.float32]
@@ -78,19 +79,15 @@ def deep_in(answer: Answer, places: Places) -> float:
 
 def padded(answer: Answer, start: NDArray[np.intp], stop: NDArray[np.intp]) -> Answer:
     """Return an answer on its crop from voxel `start` (3,) up to but not including `stop`, 0 where that reaches beyond it."""
-    shape = np.asarray(answer.look.shape)
-    low, high = np.clip(start, 0, shape), np.clip(stop, 0, shape)
-    held = answer.found[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))]
-    before = np.clip(low - start, 0, stop - start)
-    after = stop - start - before - (high - low)
-    look = answer.look.cropped(start, stop)
-    if not before.any() and not after.any():
+    part, lacking = overlap(answer.look.shape, start, stop)
+    held, look = answer.found[part], answer.look.cropped(start, stop)
+    if not np.any(lacking):
         return Answer(held, look)
     if isinstance(held, np.ndarray):
-        return Answer(np.pad(held, list(zip(before, after, strict=True))), look)
+        return Answer(np.pad(held, lacking), look)
     import torch
 
-    wide = [int(n) for a, b in zip(reversed(before), reversed(after), strict=True) for n in (a, b)]
+    wide = [n for sides in reversed(lacking) for n in sides]
     return Answer(torch.nn.functional.pad(held, wide), look)
 
 

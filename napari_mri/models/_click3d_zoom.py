@@ -157,13 +157,29 @@ def _whole_steps(
 
 def _cut(values: Array, first: NDArray[np.intp], shape: tuple[int, ...], zero_outside: bool) -> Array:
     """Return a copy of the part of a shape from voxel `first` (3,) on; beyond the border 0, or the border goes on."""
-    count, last = np.asarray(values.shape), first + shape
-    least = 0 if zero_outside else 1
-    low, high = np.clip(first, 0, count - least), np.clip(last, least, count)
-    held = values[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    before = np.clip(low - first, 0, np.asarray(shape) - held.shape)
-    wide = list(zip(before, shape - before - held.shape, strict=True))
-    return np.pad(held, wide) if zero_outside else np.pad(held, wide, mode="edge")
+    part, lacking = overlap(values.shape, first, first + shape, 0 if zero_outside else 1)
+    return np.pad(values[part], lacking) if zero_outside else np.pad(values[part], lacking, mode="edge")
+
+
+def overlap(
+    count: tuple[int, ...], start: NDArray[np.intp], stop: NDArray[np.intp], least: int = 0
+) -> tuple[tuple[slice, ...], list[tuple[int, int]]]:
+    """Return which voxels of an array lie from `start` (3,) up to but not including `stop`, and how many lack on each side.
+
+    Parameters
+    ----------
+    count : tuple of int
+        Shape of the array.
+    start, stop : ndarray, (3,)
+    least : int
+        So many voxels are taken at least, the nearest ones.
+    """
+    shape = np.asarray(count)
+    low, high = np.clip(start, 0, shape - least), np.clip(stop, least, shape)
+    before = np.clip(low - start, 0, stop - start - (high - low))
+    after = stop - start - (high - low) - before
+    part = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return part, [(int(a), int(b)) for a, b in zip(before, after, strict=True)]
 
 
 def _between(values: Array, axis: int, planes: tuple[Any, Any], weights: tuple[Array, Array]) -> Array:

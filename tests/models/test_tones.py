@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from napari_mri.core.grid import Grid
 from napari_mri.models._anatomy import BRAIN, Anatomy, Key, _Held
@@ -84,6 +83,7 @@ def test_a_finer_look_is_sharper_than_the_map():
 
 
 def test_a_mark_tells_which_of_two_tones_a_structure_has():
+    torch = pytest.importorskip("torch")
     truth, _, _ = scene()
     off = np.indices(SHAPE) - np.array((24, 20, 18))[:, None, None, None]
     own, other = (((off - np.array((side, 0, 0))[:, None, None, None]) ** 2).sum(axis=0) < 16 for side in (7, -7))
@@ -179,6 +179,7 @@ def test_every_second_voxel_tells_nearly_the_same():
 @pytest.mark.parametrize("step", [1, 3])
 @pytest.mark.parametrize("shade", [0.0, 0.4])
 def test_tensors_tell_the_same(shade, step):
+    torch = pytest.importorskip("torch")
     _, maps, image = scene(shade=shade)
     maps = maps.astype(np.float32)
     tones = tones_at(asking(maps), image, 2.0, step, np.arange(image.size))
