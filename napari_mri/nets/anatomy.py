@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional as F
 
-from napari_mri.nets.unet import Block, Conv3d, FoldedUNet, unfold
+from napari_mri.nets.convolution import Conv3d
+from napari_mri.nets.unet import Block, FoldedUNet, unfold
 from napari_mri.nets.unet_numpy import structure_of
 
 NAMES = (

@@ -18,7 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from napari_mri.nets import geodesic
-from napari_mri.nets.unet import Block, Conv3d, fold, unfold
+from napari_mri.nets.convolution import Conv3d
+from napari_mri.nets.unet import Block, fold, unfold
 
 FINE = 5
 """Channels at full resolution: image, mask so far, likeness to the marks, geodesic nearness, nearer than outside."""

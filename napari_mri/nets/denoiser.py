@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from napari_mri.nets.convolution import Conv3d
 from napari_mri.nets.unet import fold, unfold
 
 MOST = 5.0
@@ -26,8 +27,8 @@ class Residual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.first = nn.Conv3d(width, width, 3, padding=1, bias=False)
-        self.second = nn.Conv3d(width, width, 3, padding=1, bias=False)
+        self.first = Conv3d(width, width, 3, padding=1, bias=False)
+        self.second = Conv3d(width, width, 3, padding=1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, width, I, J, K) to the same."""
@@ -55,16 +56,16 @@ class Trunk(nn.Module):
         super().__init__()
         self.widths, self.depths = tuple(widths), tuple(depths)
         self.multiple = 2 ** len(widths)
-        self.stem = nn.Conv3d(ins, widths[0], 3, padding=1)
+        self.stem = Conv3d(ins, widths[0], 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         self.widen, self.up = nn.ModuleList(), nn.ModuleList()
         for level, width in enumerate(widths):
             self.down.append(nn.Sequential(*[Residual(width) for _ in range(depths[level])]))
             if level + 1 < len(widths):
-                self.shrink.append(nn.Conv3d(width, widths[level + 1], 2, stride=2, bias=False))
-                self.widen.append(nn.Conv3d(widths[level + 1], width, 1, bias=False))
+                self.shrink.append(Conv3d(width, widths[level + 1], 2, stride=2, bias=False))
+                self.widen.append(Conv3d(widths[level + 1], width, 1, bias=False))
                 self.up.append(nn.Sequential(*[Residual(width) for _ in range(depths[level])]))
-        self.head = nn.Conv3d(widths[0], 8, 3, padding=1, bias=False)
+        self.head = Conv3d(widths[0], 8, 3, padding=1, bias=False)
         nn.init.zeros_(self.head.weight)
 
     def trunk(self, x: torch.Tensor) -> torch.Tensor:

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from napari_mri.nets.convolution import Conv3d
 from napari_mri.nets.half import half_precision
-from napari_mri.nets.unet import Conv3d
 
 SLOPE = 0.2
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from napari_mri.nets.convolution import Conv3d
 from napari_mri.nets.half import half_precision
 
 PARTS = 8
@@ -69,8 +70,8 @@ class Told(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.first = nn.Conv3d(width, width, 3, padding=1, bias=False)
-        self.second = nn.Conv3d(width, width, 3, padding=1, bias=False)
+        self.first = Conv3d(width, width, 3, padding=1, bias=False)
+        self.second = Conv3d(width, width, 3, padding=1, bias=False)
         self.weigh = nn.Linear(hidden, width)
         nn.init.zeros_(self.weigh.weight)
         nn.init.zeros_(self.weigh.bias)
@@ -105,7 +106,7 @@ class SliceNet(nn.Module):
         self.stem = Differences(4, width)
         self.blocks = nn.ModuleList([Told(width, 32) for _ in range(depth)])
         self.weigh = nn.Linear(32, width)
-        self.head = nn.Conv3d(width, 4 * PARTS, 3, padding=1, bias=False)
+        self.head = Conv3d(width, 4 * PARTS, 3, padding=1, bias=False)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.weigh.weight)
         nn.init.zeros_(self.weigh.bias)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch, "mkldnn_convolution")
+from napari_mri.nets.convolution import Conv3d
 
 
 def fold(x: torch.Tensor, block: int = 2) -> torch.Tensor:
@@ -26,22 +26,6 @@ def unfold(x: torch.Tensor, block: int = 2) -> torch.Tensor:
     b, c, i, j, k = x.shape
     x = x.reshape(b, c // block**3, block, block, block, i, j, k)
     return x.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, c // block**3, i * block, j * block, k * block)
-
-
-class Conv3d(nn.Conv3d):
-    """As torch's own, but without gradients on a CPU always by oneDNN.
-
-    torch hands what has fewer than 20,480 numbers in its first four axes, that is nearly every level of a small
-    network, to a kernel that takes five times as long.
-    """
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, ins, I, J, K) to (B, outs, …)."""
-        if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled() or not ONEDNN:
-            return super().forward(x)
-        return torch.mkldnn_convolution(
-            x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
-        )
 
 
 class Block(nn.Module):
