@@ -17,7 +17,7 @@ from napari_mri.engine import fit
 from napari_mri.models._click3d_rounds import as_array, extent
 from napari_mri.models._click3d_zoom import carried
 from napari_mri.models._marks import Places, Pointed
-from napari_mri.models._tones import Tones, nearest, probable, sharpened
+from napari_mri.models._tones import Tones, nearest, nearest_to_all, probable, sharpened
 from napari_mri.models._tones_device import DeviceTones, nearest_on
 from napari_mri.nets.blas import each, own_threads
 
@@ -64,7 +64,7 @@ DOUBT, CLEARLY = 0.05, 0.5
 DEEP_IN, EDGE_MM, HERE = 0.6, 3.0, 0.05
 """A mark beside the object this deep in what was meant (1 = the deepest), and no nearer than this to its edge, says that it is
 something else; if that is so likely where the first mark is."""
-AT_ONCE = 65_536
+AT_ONCE = 32_768
 """Voxels that a thread works on at a time."""
 SHEETS = frozenset((2, 24, 27))
 """Cortex, bone and skin: a first mark in the middle of such a thin thing often lies, in the map, on what is beside it."""
@@ -293,25 +293,26 @@ class Anatomy:
         part = self._part(look)
         if isinstance(tones, DeviceTones):
             return self._shown_there(tones, meaning, own, part, (look, image))
-        which, share = (array[(slice(None), *part)] for array in (tones.which, tones.share))
-        place = np.where(own[which], share, np.float16(0)).sum(axis=0, dtype=np.float32)
+        place = np.zeros([p.stop - p.start for p in part], dtype=np.float32)
+        first, last = (INNER.start, INNER.stop - 1) if number == BRAIN else (number, number)
+        for which, share in zip(tones.which[(slice(None), *part)], tones.share[(slice(None), *part)], strict=True):
+            there = np.flatnonzero((which >= first) & (which <= last))
+            place.reshape(-1)[there] += share.reshape(-1)[there]
         if side:
             right = self.right[part].astype(np.float32) / np.float32(255)
             place *= _on(side, right)
-        found = carried(place, self._shows(part), look)
-        spots = np.nonzero((found > UNSEEN) & (found < 1 - UNSEEN))
+        found = np.ascontiguousarray(carried(place, self._shows(part), look))
+        open_ = np.flatnonzero((found > UNSEEN) & (found < 1 - UNSEEN))
         # Places are interpolated; what else may stand there, and how bright it is, is that of the nearest voxel.
-        at = nearest(look, spots, self.grid)
-        values, likely = image[spots], found[spots]
+        near, values, likely = (array.reshape(-1) for array in (nearest_to_all(look, self.grid), image, found))
 
-        def told(part: slice) -> None:
-            shown = fit.unit_scaled(values[part], self.scale)
-            odds = likely[part] / (1 - likely[part]) * np.exp(tones.gain(shown, at[part], own))
-            likely[part] = odds / (1 + odds)
+        def told(some: NDArray[np.intp]) -> None:
+            shown, before = fit.unit_scaled(values.take(some), self.scale), likely.take(some)
+            odds = before / (1 - before) * np.exp(tones.gain(shown, near.take(some), own))
+            likely[some] = odds / (1 + odds)
 
         with own_threads() as threads:
-            each(told, [slice(n, n + AT_ONCE) for n in range(0, len(likely), AT_ONCE)], threads)
-        found[spots] = likely
+            each(told, [open_[n : n + AT_ONCE] for n in range(0, len(open_), AT_ONCE)], threads)
         return found
 
     def _marked(self, tones: Any, number: int, look: Grid, image: Any, marks: Places) -> Any:

@@ -129,10 +129,9 @@ def straight(values: Any, source: Grid, target: Grid, zero_outside: bool = False
     whole = _whole_steps(ratio, offset, target.shape)
     if whole is not None:
         return _cut(out, whole, target.shape, zero_outside)
-    # Axes that lose voxels first: the later ones then have less to do.
-    for axis in np.argsort([t / s for t, s in zip(target.shape, values.shape, strict=True)]):
-        place = offset[axis] + ratio[axis] * np.arange(target.shape[axis])
-        count = out.shape[axis]
+    ways, needed = [], []
+    for o, r, n, count in zip(offset, ratio, target.shape, out.shape, strict=True):
+        place = o + r * np.arange(n)
         held = np.clip(place, 0, count - 1)
         low = np.minimum(held.astype(np.intp), max(count - 2, 0))
         part = (held - low).astype(np.float32)
@@ -140,7 +139,14 @@ def straight(values: Any, source: Grid, target: Grid, zero_outside: bool = False
         if zero_outside:
             there = (place >= -0.5) & (place <= count - 0.5)
             part, weight = part * there, weight * there
-        out = _between(out, int(axis), (low, np.minimum(low + 1, count - 1)), (weight, part))
+        high, first = np.minimum(low + 1, count - 1), int(low.min())
+        needed.append(slice(first, int(high.max()) + 1))
+        ways.append(((low - first, high - first), (weight, part)))
+    # Axes that lose voxels first: the later ones then have less to do.
+    order = np.argsort([t / s for t, s in zip(target.shape, values.shape, strict=True)])
+    out = out[tuple(needed)]
+    for axis in order:
+        out = _between(out, int(axis), *ways[axis])
     return out
 
 

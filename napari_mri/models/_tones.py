@@ -93,13 +93,19 @@ class Tones:
         own : ndarray of bool, (256,)
             Which structures are the ones in question.
         """
-        which, share, place = self._seen(values, at)
-        mine = own[which]
-        in_share, out_share = _parted(share, mine)
+        place = _steps(values, self.shade.reshape(-1).take(at), self.low, self.high)
+        step, looks = np.rint(place).astype(np.int32), self.looks.reshape(-1)
+        in_share, out_share, inside, outside = np.zeros((4, len(step)), dtype=np.float32)
+        for which, share in zip(self.which, self.share, strict=True):
+            structure, likely = which.reshape(-1).take(at), share.reshape(-1).take(at).astype(np.float32)
+            mine, seen = own.take(structure), likely * looks.take(structure * np.int32(STEPS) + step)
+            for weight, ours, others in ((likely, in_share, out_share), (seen, inside, outside)):
+                part = weight * mine
+                ours += part
+                others += weight - part
         # Where only these may stand (or their other side, say), brightness tells nothing.
         both = (in_share > RARELY) & (out_share > RARELY)
-        inside, outside = _parted(share * self.looks[which, np.rint(place).astype(np.intp)], mine)
-        found = np.zeros(len(place), dtype=np.float32)
+        found = np.zeros(len(step), dtype=np.float32)
         found[both] = np.log(inside[both] * out_share[both] / (outside[both] * in_share[both]))
         return found * np.float32(TRUST)
 
@@ -416,6 +422,12 @@ def nearest(grid: Grid, spots: tuple[NDArray[np.intp], ...], coarse: Grid) -> ND
     """Return the flat voxels of a coarse grid that lie nearest to those of a grid of parallel axes, an index of three."""
     i, j, k = (near[spot] for near, spot in zip(nearest_along(grid, coarse), spots, strict=True))
     return np.ravel_multi_index((i, j, k), coarse.shape)
+
+
+def nearest_to_all(grid: Grid, coarse: Grid) -> NDArray[np.int32]:
+    """Return the flat voxel of a coarse grid that lies nearest to each voxel (I, J, K) of a grid of parallel axes."""
+    i, j, k = (near.astype(np.int32) for near in nearest_along(grid, coarse))
+    return (i[:, None, None] * coarse.shape[1] + j[:, None]) * coarse.shape[2] + k
 
 
 def nearest_along(grid: Grid, coarse: Grid) -> list[NDArray[np.intp]]:
