@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSlider, QVBoxLayout,
 from napari_mri.gui.choices import LayerChoice
 from napari_mri.gui.message import Message
 from napari_mri.gui.split import Split
-from napari_mri.gui.window import watch
+from napari_mri.gui.window import bare, watch
 
 OFF, FADE, BLINK, SPLIT, LEVEL = "Off", "Fade", "Blink", "Split left and right", "Split above and below"
 SLOWEST_MS, FASTEST_MS = 1600, 150
@@ -30,8 +30,8 @@ class Compare(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__()
+        self._viewer = napari_viewer = bare(napari_viewer)
         watch(napari_viewer)
-        self._viewer = napari_viewer
         self._before: dict[Any, tuple[float, bool, str]] = {}
         self._split: Split | None = None
         self.first = LayerChoice(napari_viewer, Image, "Open a scan first")

@@ -16,7 +16,7 @@ from napari_mri.core.volume import Labels, Volume
 from napari_mri.gui import layers as bridge
 from napari_mri.gui.choices import LayerChoice
 from napari_mri.gui.message import Message
-from napari_mri.gui.window import watch
+from napari_mri.gui.window import bare, watch
 from napari_mri.gui.worker import Job
 from napari_mri.io.export import export
 from napari_mri.io.formats import Format, all_formats
@@ -44,7 +44,7 @@ class ExportWidget(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__()
-        self._viewer = napari_viewer
+        self._viewer = napari_viewer = bare(napari_viewer)
         self._job: Job | None = None
         watch(napari_viewer)
         self.layer = LayerChoice(napari_viewer, (Image, LabelsLayer), "open a scan first")  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QFormLayout, QLabel, QListWidget, QListWidgetItem, QV
 from napari_mri.edit.entry import Entry
 from napari_mri.gui.choices import LayerChoice, Links
 from napari_mri.gui.edit_history import Edits, edits_of
-from napari_mri.gui.window import watch
+from napari_mri.gui.window import bare, watch
 
 _STROKE = re.compile(r"(?:Brush|Fill|Polygon) (\d+)$")
 _UNDONE = QColor("#8a8f96")
@@ -103,8 +103,8 @@ class HistoryWidget(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__()
+        self._viewer = napari_viewer = bare(napari_viewer)
         watch(napari_viewer)
-        self._viewer = napari_viewer
         self.labels = LayerChoice(napari_viewer, LabelsLayer, "no labels yet")
         self.list = HistoryList()
         self.says = QLabel("Click a step to go there. Ctrl-Z and Ctrl-Shift-Z go one back and forth.")

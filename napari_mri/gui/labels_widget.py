@@ -11,12 +11,13 @@ from napari.components import ViewerModel
 from napari.layers import Image
 from napari.layers import Labels as LabelsLayer
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QPushButton, QTabWidget, QWidget
 
 from napari_mri.core.errors import MriError
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.gui import layers as bridge
 from napari_mri.gui.choices import LayerChoice, Links
+from napari_mri.gui.column import column
 from napari_mri.gui.correct_box import CorrectBox
 from napari_mri.gui.doubt_box import DoubtBox
 from napari_mri.gui.edit_history import edits_of
@@ -28,7 +29,7 @@ from napari_mri.gui.labels_saving import LabelsSaver
 from napari_mri.gui.message import Message
 from napari_mri.gui.paint_box import PaintBox
 from napari_mri.gui.recovery import NAMES, RecoveryBar
-from napari_mri.gui.window import watch
+from napari_mri.gui.window import bare, watch
 from napari_mri.gui.worker import Job
 
 SETTLE_MS = 300
@@ -48,7 +49,7 @@ class LabelsWidget(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__()
-        self._viewer = napari_viewer
+        self._viewer = napari_viewer = bare(napari_viewer)
         self._job: Job | None = None
         self.layer: LabelsLayer | None = None
         self._picked = False
@@ -86,7 +87,7 @@ class LabelsWidget(QWidget):
         last = QHBoxLayout()
         last.addWidget(self.save_button, 2)
         last.addWidget(self.report_button, 1)
-        whole = QVBoxLayout(self)
+        whole = column(self)
         whole.addWidget(self.recovery)
         whole.addLayout(top)
         for widget in (self.new_button, self.place):

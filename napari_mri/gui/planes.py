@@ -31,7 +31,7 @@ from napari_mri.gui.planes_desk import AXIAL, CORONAL, SAGITTAL, Desk, Plane
 from napari_mri.gui.planes_layers import Pictures
 from napari_mri.gui.planes_overlay import Glass
 from napari_mri.gui.status import sentence
-from napari_mri.gui.window import watch
+from napari_mri.gui.window import bare, watch
 
 LAYOUT = "layout of the planes"
 """Under this name the layout is remembered."""
@@ -123,8 +123,8 @@ class ThreePlanes(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__()
+        self._viewer = napari_viewer = bare(napari_viewer)
         watch(napari_viewer)
-        self._viewer = napari_viewer
         self.desk = Desk(napari_viewer, self)
         self.pictures = Pictures(self.desk, self)
         self.views = {plane.name: PlaneView(self.desk, self.pictures, plane) for plane in (AXIAL, CORONAL, SAGITTAL)}

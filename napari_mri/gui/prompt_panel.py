@@ -27,6 +27,7 @@ from napari_mri import registry
 from napari_mri.core.model import Model
 from napari_mri.core.prompts import Box, Extremes, Lasso, Point, Scribble
 from napari_mri.gui.choices import DeviceChoice, LayerChoice
+from napari_mri.gui.column import column
 from napari_mri.gui.form import Form
 from napari_mri.gui.message import Message
 from napari_mri.gui.placing import Frame
@@ -112,7 +113,7 @@ class PromptPanel(QWidget):
         self.progress.setRange(0, 1000)
         self.progress.setVisible(False)
         QVBoxLayout(self.options).addWidget(self.form)
-        whole = QVBoxLayout(self)
+        whole = column(self)
         whole.addLayout(self._rows())
         whole.addLayout(self._mode_buttons())
         whole.addWidget(self.hint)

@@ -25,7 +25,7 @@ from napari_mri.gui.prompt_accept import next_free, write
 from napari_mri.gui.prompt_asking import Answer, Asker, Question
 from napari_mri.gui.prompt_layers import COLOURS, EMPTY, OBJECT, PromptLayers, Snapshot
 from napari_mri.gui.prompt_panel import KEYS, MODES, PREVIEW, PromptPanel
-from napari_mri.gui.window import watch
+from napari_mri.gui.window import bare, watch
 
 SETTLE_MS = 60
 """The model is asked this long after the last change."""
@@ -48,7 +48,7 @@ class PromptWidget(PromptPanel):
     accepted = Signal()
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
-        self._viewer = napari_viewer
+        self._viewer = napari_viewer = bare(napari_viewer)
         super().__init__(napari_viewer, lambda: self.frame)
         self._answer: Labels | None = None
         self._preview: LabelsLayer | None = None

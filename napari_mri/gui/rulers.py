@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QListWidget, QPushButton, QVBoxLayout, QWidget
 
 from napari_mri.gui.choices import Links
-from napari_mri.gui.window import watch
+from napari_mri.gui.window import bare, watch
 
 NAME = "rulers"
 COLOUR = "#ffb84d"
@@ -57,8 +57,8 @@ class Rulers(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__()
+        self._viewer = napari_viewer = bare(napari_viewer)
         watch(napari_viewer)
-        self._viewer = napari_viewer
         self._links = Links(self)
         self._layer: Shapes | None = None
         self.ruler_button, self.angle_button = QPushButton("Ruler"), QPushButton("Angle")

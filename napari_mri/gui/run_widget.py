@@ -29,6 +29,7 @@ from napari_mri.core.volume import Volume
 from napari_mri.engine.runtime import LocalRuntime
 from napari_mri.gui import layers as bridge
 from napari_mri.gui.choices import DeviceChoice, LayerChoice
+from napari_mri.gui.column import column
 from napari_mri.gui.form import Form
 from napari_mri.gui.layers import LayerTuple
 from napari_mri.gui.message import Message
@@ -37,7 +38,7 @@ from napari_mri.gui.others import Others
 from napari_mri.gui.placing import Frame
 from napari_mri.gui.preview import learns, order_for, slab
 from napari_mri.gui.split_bar import SplitBar
-from napari_mri.gui.window import watch
+from napari_mri.gui.window import bare, watch
 from napari_mri.gui.worker import Job, time_left
 
 PREVIEWED = ("denoise", "superres")
@@ -59,7 +60,7 @@ class RunWidget(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__()
-        self._viewer = napari_viewer
+        self._viewer = napari_viewer = bare(napari_viewer)
         self._job: Job | None = None
         self._began = 0.0
         self._source: Layer | None = None
@@ -112,7 +113,7 @@ class RunWidget(QWidget):
         self.preview_button.setToolTip("<qt>Try it on a slab around the slice in view: seconds.</qt>")
         self.progress.setRange(0, 1000)
         self.status.setWordWrap(True)
-        whole = QVBoxLayout(self)
+        whole = column(self)
         for part in (
             top,
             self.says,

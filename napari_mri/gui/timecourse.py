@@ -16,7 +16,7 @@ from napari_mri.gui.choices import LayerChoice, Links
 from napari_mri.gui.layers import shown
 from napari_mri.gui.planes_desk import desk_of
 from napari_mri.gui.status import place
-from napari_mri.gui.window import watch
+from napari_mri.gui.window import bare, watch
 
 _WAIT_MS = 60
 
@@ -110,8 +110,8 @@ class TimeCourse(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__()
+        self._viewer = napari_viewer = bare(napari_viewer)
         watch(napari_viewer)
-        self._viewer = napari_viewer
         self._point: Any = None
         self._cursor: tuple[float, ...] = ()
         self.scan = LayerChoice(napari_viewer, Image, "Open a scan first")

@@ -27,6 +27,15 @@ RADIOLOGICAL = "radiological"
 _watched: WeakSet[ViewerModel] = WeakSet()
 
 
+def bare(viewer: ViewerModel) -> ViewerModel:
+    """Return the viewer itself where napari hands over a stand-in for it, as it does to a script that opens a widget.
+
+    The stand-in wraps all that is asked of it: a layer is then not the layer, and Qt does not know its own widgets.
+    """
+    itself: ViewerModel = getattr(viewer, "__wrapped__", viewer)
+    return itself
+
+
 def watch(viewer: ViewerModel) -> None:
     """Know each new layer of a window from the start, and set the window up at its first scan.
 

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushBut
 from napari_mri.gui import window_level
 from napari_mri.gui.choices import LayerChoice, Links
 from napari_mri.gui.message import Message
-from napari_mri.gui.window import watch
+from napari_mri.gui.window import bare, watch
 
 
 class WindowWidget(QWidget):
@@ -22,6 +22,7 @@ class WindowWidget(QWidget):
 
     def __init__(self, napari_viewer: ViewerModel) -> None:
         super().__init__()
+        napari_viewer = bare(napari_viewer)
         watch(napari_viewer)
         self._links = Links(self)
         self._layer: Image | None = None
