@@ -23,6 +23,9 @@ from napari_mri.core.prompts import Box, Mask, Point, Prompts, Slab
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.engine.runtime import LocalRuntime
 
+TAKEN_FOR = "taken for"
+"""Under this name the history of an answer tells what its marks were taken for, if they were for something known."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -323,7 +326,8 @@ class ScanSession(Session):
         self._seen = self._seen or self.scan.fingerprint()
         facts = {"prompts": prompts.to_json(), "input": self._seen}
         if self.taken_for:
-            facts["taken for"] = self.taken_for
+            facts[TAKEN_FOR] = self.taken_for
+            home = dataclasses.replace(home, names={1: self.taken_for})
         return home.after(_step(self.model, self._params, self.scan, self.rt, seconds, **facts))
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.layers import Labels as LabelsLayer
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from napari_mri.core.errors import GridMismatch
 from napari_mri.core.prompts import Slab
 from napari_mri.core.volume import Labels
+from napari_mri.gui.edit_history import edits_of
 from napari_mri.gui.layers import Shown
+from napari_mri.gui.recovery import NAMES
 
 OTHERS = {"keep": "Keep other labels", "overwrite": "Overwrite other labels", "inside": "Only inside the label"}
 """What an object does to voxels that hold another label."""
@@ -102,6 +105,39 @@ def write(layer: LabelsLayer, record: Shown, answer: Labels, rule: Rule, slabs: 
         values[put[0].size :] = 0
         layer.data_setitem(where, values)
     return int(where[0].size)
+
+
+_given: WeakKeyDictionary[LabelsLayer, dict[int, str]] = WeakKeyDictionary()
+"""Names that labels have from what marks were taken for, not from the user."""
+
+
+def name_label(layer: LabelsLayer, record: Shown, value: int, taken_for: str, alone: bool) -> None:
+    """Call a label what its marks were taken for, if the user has not named it.
+
+    Parameters
+    ----------
+    layer : napari Labels
+    record : Shown
+        Of the layer (`layers.record_of`).
+    value : int
+    taken_for : str
+        A structure, or an empty text.
+    alone : bool
+        Whether the label holds nothing else; of two structures it has the name of neither.
+    """
+    edits = edits_of(layer)
+    if edits is None:
+        return
+    labels, given = edits.labels, _given.setdefault(layer, {})
+    now = labels.names.get(value, "")
+    wanted = taken_for if alone or now == taken_for else ""
+    if now != given.get(value, "") or now == wanted:
+        return
+    given[value] = wanted
+    labels.add(value)
+    labels.rename(value, wanted)
+    edits.note(NAMES, dict(labels.keep(record)))
+    edits.changed()
 
 
 def next_free(data: NDArray[Any], after: int) -> int:

@@ -14,6 +14,7 @@ from napari.layers import Layer
 from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QTimer, Signal
 
+from napari_mri import tasks
 from napari_mri.core.errors import GridMismatch, MriError
 from napari_mri.core.history import Order, Step
 from napari_mri.core.prompts import Mark, Mask, Prompts, Slab
@@ -21,7 +22,7 @@ from napari_mri.core.volume import Labels, Volume
 from napari_mri.gui import layers as bridge
 from napari_mri.gui.choices import Links
 from napari_mri.gui.placing import STRAIGHT, Frame
-from napari_mri.gui.prompt_accept import next_free, write
+from napari_mri.gui.prompt_accept import name_label, next_free, write
 from napari_mri.gui.prompt_asking import Answer, Asker, Question
 from napari_mri.gui.prompt_layers import COLOURS, EMPTY, OBJECT, PromptLayers, Snapshot
 from napari_mri.gui.prompt_panel import KEYS, MODES, PREVIEW, PromptPanel
@@ -340,9 +341,11 @@ class PromptWidget(PromptPanel):
             self.target.choose(layer)
         record = bridge.record_of(layer, self._viewer.layers)
         rule = self.rule_now(any(isinstance(mark, Mask) for mark in self._kept))
+        alone = rule.replaces or not bool((np.asarray(layer.data) == rule.value).any())
         write(layer, record, answer, rule, self.range.marks)
         step = answer.history[-1]
         bridge.note(layer, dataclasses.replace(step, facts={**step.facts, "label": rule.value, "others": rule.others}))
+        name_label(layer, record, rule.value, str(step.facts.get(tasks.TAKEN_FOR, "")), alone)
         return layer
 
     def _refresh(self) -> None:

@@ -12,7 +12,9 @@ from hypothesis.extra.numpy import arrays
 from napari_mri.core.errors import GridMismatch
 from napari_mri.core.prompts import Slab
 from napari_mri.gui import layers as bridge
-from napari_mri.gui.prompt_accept import Rule, changes, next_free, write
+from napari_mri.gui.edit_history import edits_of
+from napari_mri.gui.prompt_accept import Rule, changes, name_label, next_free, write
+from napari_mri.gui.window import watch
 from tests.scans import GRIDS, blob, head
 
 SHAPE = (4, 5, 3)
@@ -108,3 +110,51 @@ def test_labels_of_another_scan_or_a_label_too_large_are_refused():
     with pytest.raises(GridMismatch, match="cannot hold"):
         write(layer, record, scan.with_labels(np.ones(scan.grid.shape, np.uint8)), Rule(300))
     assert not layer.data.any()
+
+
+@pytest.fixture
+def empty():
+    """Labels of a followed window, and what names one of them."""
+    from napari.components import ViewerModel
+
+    viewer = ViewerModel()
+    watch(viewer)
+    scan = head(GRIDS["oblique"])
+    layer = viewer.add_layer(bridge.to_layer(scan.with_labels(np.zeros(scan.grid.shape, np.uint8))))
+
+    def call(value, taken_for, alone=True):
+        name_label(layer, bridge.record_of(layer, viewer.layers), value, taken_for, alone)
+        names = bridge.shown(layer).volume.names
+        assert {v: n for v, n in edits_of(layer).labels.names.items() if v} == {v: n for v, n in names.items() if v}
+        return names.get(value, "")
+
+    yield layer, call
+    viewer.layers.clear()
+
+
+def test_a_label_is_called_what_its_marks_were_taken_for(empty):
+    _, call = empty
+    assert call(1, "thalamus, left") == "thalamus, left"
+    assert call(2, "") == ""
+    assert call(1, "thalamus, left", alone=False) == "thalamus, left"  # a part of it that was missing
+    assert call(1, "putamen, left") == "putamen, left"  # the first was taken back
+
+
+def test_a_label_of_two_structures_has_the_name_of_neither(empty):
+    _, call = empty
+    call(1, "thalamus, left")
+    assert call(1, "thalamus, right", alone=False) == ""
+    assert call(1, "thalamus, right", alone=False) == ""
+    assert call(3, "putamen, left", alone=False) == ""  # painted before, nobody knows what
+
+
+def test_a_name_of_the_users_stays(empty):
+    layer, call = empty
+    edits_of(layer).labels.add(1, "target")
+    edits_of(layer).labels.keep(bridge.shown(layer))
+    assert call(1, "thalamus, left") == "target"
+    call(2, "putamen, left")
+    edits_of(layer).labels.rename(2, "mine")
+    edits_of(layer).labels.keep(bridge.shown(layer))
+    assert call(2, "thalamus, left", alone=False) == "mine"
+    assert call(2, "putamen, left", alone=True) == "mine"

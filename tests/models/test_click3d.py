@@ -226,7 +226,7 @@ def test_a_real_brain_is_told_what_its_marks_were_taken_for(data_dir):
     with mri.open_session(scan, model="click3d", device="cpu") as session:
         one = session.answer(mri.Prompts((left,)))
         assert session.taken_for == "thalamus, left"
-        assert one.history[-1].facts["taken for"] == "thalamus, left"
+        assert one.history[-1].facts["taken for"] == one.names[1] == "thalamus, left"
         both = session.answer(mri.Prompts((left, right)))
         assert session.taken_for == "thalamus, both sides"
         assert 3 < one.volume_ml() < 15
