@@ -8,6 +8,9 @@ from torch.nn import functional as F
 
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch, "mkldnn_convolution")
 
+AT_ONCE = 1 << 27
+"""Numbers that the neighbours of some planes take beside the volume."""
+
 
 class Conv3d(nn.Conv3d):
     """As torch's own, but for answers (without gradients) by the quickest way there is; not for dilation and groups.
@@ -52,12 +55,17 @@ def by_planes(
         (B, outs, …), in memory as two-dimensional convolution leaves it.
     """
     stride, rim = steps
-    outs, _, deep = kernel.shape[:3]
+    outs, ins, deep = kernel.shape[:3]
+    flat = kernel.transpose(1, 2).flatten(1, 2).contiguous(memory_format=torch.channels_last)
     wide = F.pad(x, (0, 0, 0, 0, rim, rim)) if rim else x
     count = (wide.shape[2] - deep) // stride + 1
-    near = [wide[:, :, n : n + stride * (count - 1) + 1 : stride] for n in range(deep)]
-    full = torch.cat(near, dim=1).contiguous(memory_format=torch.channels_last_3d)
-    pictures = full.transpose(1, 2).flatten(0, 1)  # (B * I, n * ins, J, K)
-    flat = kernel.transpose(1, 2).flatten(1, 2).contiguous(memory_format=torch.channels_last)
-    found = F.conv2d(pictures, flat, bias, stride, rim)
-    return found.reshape(len(x), count, outs, *found.shape[2:]).transpose(1, 2)
+    many = max(1, AT_ONCE // (len(x) * deep * ins * wide.shape[3] * wide.shape[4]))
+    found = []
+    for start in range(0, count, many):
+        some = min(many, count - start)
+        near = [wide[:, :, n : n + stride * (some - 1) + 1 : stride] for n in range(start * stride, start * stride + deep)]
+        full = torch.cat(near, dim=1).contiguous(memory_format=torch.channels_last_3d)
+        pictures = full.transpose(1, 2).flatten(0, 1)  # (B * I, n * ins, J, K)
+        answer = F.conv2d(pictures, flat, bias, stride, rim)
+        found.append(answer.reshape(len(x), some, outs, *answer.shape[2:]).transpose(1, 2))
+    return found[0] if len(found) == 1 else torch.cat(found, dim=2)

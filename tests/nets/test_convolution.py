@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -11,6 +13,7 @@ from hypothesis import strategies as st  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
+from napari_mri.nets import convolution  # noqa: E402
 from napari_mri.nets.convolution import Conv3d, by_planes  # noqa: E402
 from napari_mri.nets.denoiser import Denoiser, Told  # noqa: E402
 from napari_mri.nets.superres import Informed, SliceNet, facts  # noqa: E402
@@ -40,13 +43,15 @@ def test_the_quick_convolution_is_torchs_own(ins, outs, edge, stride, kernel, bi
     shape=st.tuples(*[st.integers(3, 9)] * 3),
     kind=st.sampled_from([(1, 1, 0), (3, 1, 1), (3, 2, 1), (2, 2, 0), (3, 1, 0)]),
     bias=st.booleans(),
+    at_once=st.sampled_from([1, 1000, 1 << 27]),
 )
-def test_planes_are_as_good_as_the_volume(batch, ins, outs, shape, kind, bias):
+def test_planes_are_as_good_as_the_volume(batch, ins, outs, shape, kind, bias, at_once):
     side, stride, rim = kind
     torch.manual_seed(ins + outs)
     x, kernel = torch.randn(batch, ins, *shape), torch.randn(outs, ins, side, side, side)
     add = torch.randn(outs) if bias else None
-    found = by_planes(x, kernel, add, (stride, rim))
+    with patch.object(convolution, "AT_ONCE", at_once):
+        found = by_planes(x, kernel, add, (stride, rim))
     torch.testing.assert_close(found, torch.nn.functional.conv3d(x, kernel, add, stride, rim), atol=1e-4, rtol=1e-4)
 
 
