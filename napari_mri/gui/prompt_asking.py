@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qtpy.QtCore import QObject, Signal
@@ -68,6 +68,8 @@ class Asker(QObject):
         super().__init__(parent)
         self._job: Job | None = None
         self._next: Question | None = None
+        self._wanted: Question | None = None
+        self._opening: tuple[Any, ...] | None = None
         self._kept: tuple[tuple[Any, ...], tasks.ScanSession] | None = None
 
     @property
@@ -80,12 +82,19 @@ class Asker(QObject):
         """The session that is open."""
         return self._kept[1] if self._kept is not None else None
 
+    def open(self, question: Question) -> None:
+        """Open the model for a question to come, if nothing is under way: opening takes longest."""
+        if not self.busy and (self._kept is None or self._kept[0] != question.opens):
+            self.ask(replace(question, prompts=Prompts()))
+
     def ask(self, question: Question) -> None:
-        """Ask; a question under way is stopped, its answer never shown."""
+        """Ask; a question under way is stopped, its answer never shown. What is being opened for this one, too, goes on."""
+        self._wanted = question
         if self.busy:
             assert self._job is not None
             self._next = question
-            self._job.stop()
+            if self._opening != question.opens:
+                self._job.stop()
             return
         self._job = Job(lambda rt: self._work(question, rt), question.device)
         self._job.told.connect(self.told)
@@ -96,12 +105,21 @@ class Asker(QObject):
 
     def stop(self) -> None:
         """Ask the work under way to stop."""
-        self._next = None
+        self._next = self._wanted = None
         if self._job is not None and self._job.running:
             self._job.stop()
 
-    def _work(self, question: Question, rt: Any) -> Answer:
-        """Open the model if need be, and answer; not on the window's thread, and never two at a time."""
+    def rest(self) -> None:
+        """Ask nothing any more; what is being opened goes on."""
+        self._next = self._wanted = None
+        if self._opening is None:
+            self.stop()
+
+    def _work(self, question: Question, rt: Any) -> Answer | None:
+        """Open the model if need be, and answer; not on the window's thread, and never two at a time.
+
+        None if nothing is asked, or something newer than this by the time the model is open.
+        """
         began = time.monotonic()
         kept = self._kept
         if kept is not None and kept[0] == question.opens:
@@ -111,15 +129,22 @@ class Asker(QObject):
             self._kept = None
             if kept is not None:
                 kept[1].close()
-            session = tasks.open_session(question.order, question.scan, rt)
+            self._opening = question.opens
+            try:
+                session = tasks.open_session(question.order, question.scan, rt)
+            finally:
+                self._opening = None
             # Kept before the first answer: a click that replaces this one must not open the model again.
             self._kept = (question.opens, session)
+        if self._wanted is not question or not question.prompts:
+            return None
         labels = session.answer(question.prompts)
         return Answer(labels, session.score, session.taken_for, tuple(session.rt.warnings), time.monotonic() - began)
 
-    def _on_done(self, answer: Answer) -> None:
+    def _on_done(self, answer: Answer | None) -> None:
         if not self._go_on():
-            self.answered.emit(answer)
+            if answer is not None and self._wanted is not None:
+                self.answered.emit(answer)
             self.over.emit()
 
     def _on_failed(self, sentence: str) -> None:

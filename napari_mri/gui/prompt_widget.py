@@ -110,6 +110,11 @@ class PromptWidget(PromptPanel):
         self.buttons[mode.title].setChecked(True)
         self.drawn.draw(mode.draws, mode.side)
         self._tell()
+        question = self._question(Prompts())
+        if question is not None:
+            self._began = time.monotonic()
+            self.asker.open(question)
+            self._refresh()
 
     def _draw_on(self) -> None:
         """Select the layer of marks again: a new layer has taken its place, and the next click is meant for the marks."""
@@ -221,21 +226,31 @@ class PromptWidget(PromptPanel):
             raise GridMismatch("There is no scan.", hint="Open one first.")
         return bridge.volume_of(layer, self._viewer.layers)
 
-    def _ask(self) -> None:
-        """Ask the model about what is drawn now; a question under way is replaced."""
-        prompts, model, layer = self.prompts, self.chosen, self.scan.layer
-        if model is None or layer is None or not any(mark.positive for mark in prompts):
-            self.asker.stop()
-            self._show(None)
-            return
+    def _question(self, prompts: Prompts) -> Question | None:
+        """Return what is asked about some prompts; None if there is nobody to ask, or nothing to ask about."""
+        model, layer = self.chosen, self.scan.layer
+        if model is None or layer is None:
+            return None
         try:
             scan = self._volume()
         except MriError as error:
             self.message.show_error(str(error))
-            return
+            return None
         order = Order("segment", model.card.name, self.form.values())
+        return Question(order, scan, prompts, self.device.currentData(), id(layer))
+
+    def _ask(self) -> None:
+        """Ask the model about what is drawn now; a question under way is replaced."""
+        prompts = self.prompts
+        if self.chosen is None or self.scan.layer is None or not any(mark.positive for mark in prompts):
+            self.asker.rest()
+            self._show(None)
+            return
+        question = self._question(prompts)
+        if question is None:
+            return
         self._began = time.monotonic()
-        self.asker.ask(Question(order, scan, prompts, self.device.currentData(), id(layer)))
+        self.asker.ask(question)
         self._refresh()
 
     def stop(self) -> None:
