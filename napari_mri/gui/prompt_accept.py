@@ -121,7 +121,7 @@ def name_label(layer: LabelsLayer, record: Shown, value: int, taken_for: str, al
         Of the layer (`layers.record_of`).
     value : int
     taken_for : str
-        A structure, or an empty text.
+        A structure, or an empty text where nobody knows.
     alone : bool
         Whether the label holds nothing else; of two structures it has the name of neither.
     """
@@ -130,7 +130,7 @@ def name_label(layer: LabelsLayer, record: Shown, value: int, taken_for: str, al
         return
     labels, given = edits.labels, _given.setdefault(layer, {})
     now = labels.names.get(value, "")
-    wanted = taken_for if alone or now == taken_for else ""
+    wanted = taken_for if alone else now if taken_for in ("", now) else ""
     if now != given.get(value, "") or now == wanted:
         return
     given[value] = wanted

@@ -137,7 +137,9 @@ def test_a_label_is_called_what_its_marks_were_taken_for(empty):
     assert call(1, "thalamus, left") == "thalamus, left"
     assert call(2, "") == ""
     assert call(1, "thalamus, left", alone=False) == "thalamus, left"  # a part of it that was missing
+    assert call(1, "", alone=False) == "thalamus, left"
     assert call(1, "putamen, left") == "putamen, left"  # the first was taken back
+    assert call(1, "") == ""
 
 
 def test_a_label_of_two_structures_has_the_name_of_neither(empty):
