@@ -39,6 +39,12 @@ class Answer:
     found: Any
     look: Grid
 
+    def holds(self, place: NDArray[np.float64]) -> bool:
+        """Whether a place (3,) patient mm belongs to the object."""
+        spot = np.rint(self.look.to_voxels(place)).astype(int)
+        inside = bool(((spot >= 0) & (spot < self.look.shape)).all())
+        return inside and float(self.found[tuple(spot)]) > 0.5
+
 
 @dataclass(frozen=True, eq=False)
 class Ask:

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mri.core.errors import BadPrompt
 from napari_mri.core.grid import Grid
 from napari_mri.core.model import SEGMENT, Card, Model, Runtime, Session, Wants, Weights, knob
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Mask, Point, Prompts, Scribble
 from napari_mri.core.volume import Labels, Volume
+from napari_mri.engine import fit
 from napari_mri.models._anatomy import BRAIN, BRANCHED, SHELLS, Anatomy, Meaning, anatomy_of, apart
 from napari_mri.models._click3d_mend import WIDE, WINDOW, bettered, deep_in, leant, reached, window_of
-from napari_mri.models._click3d_rounds import OVERVIEW, Answer, Rounds, as_array, extent, touched
+from napari_mri.models._click3d_rounds import OVERVIEW, Answer, Rounds, as_array, extent, share, touched
 from napari_mri.models._click3d_zoom import Pyramid, carried, straight
 from napari_mri.models._headnet import HEADNET, naming, unfit
 from napari_mri.models._marks import Pointed, sorted_out, voxel_box
@@ -78,6 +80,12 @@ MENDED_WHOLE, MENDED_PART = 0.67, 0.5
 is surer of heads it never saw than it ought to be."""
 UNSURE = 0.004
 """Nothing is known so surely that marks might not turn it: 0 (or 1) less (or more) than this."""
+REFINED_MM = 8.0
+"""A mask to be made better changes so far around a click."""
+AROUND = 16
+"""Voxels around a mask that are looked at with it."""
+OUTLINE_MM, DOUBTED = 1.5, 0.4
+"""The outline of a mask to be made better may be off by about so much; and how likely a voxel beside it is the object's at most."""
 FIRST_MARKS = 3
 """Marks within which more may come to be meant than at first."""
 
@@ -193,6 +201,7 @@ class Clicking(Session):
         rt.report(0.3, "making coarser copies")
         self.pyramid = Pyramid(scan.data, scan.grid, rt.device)
         self._states: OrderedDict[tuple[Mark, ...], State] = OrderedDict()
+        self._scale = fit.unit_scale(as_array(self.pyramid.levels[-1][0])) or fit.Scale()
         self.anatomy = self._named() if p.anatomy else None
         self._rounds = Rounds(scan.grid, self.pyramid.view, p.detail)
         if rt.device == "cuda":
@@ -221,10 +230,10 @@ class Clicking(Session):
                 self._states.popitem(last=False)
             self._states[marks] = state
         assert found is not None, "tasks refuses prompts without a positive mark"
-        share = found.shown.found
-        chosen = share > 0.5
+        likely = found.shown.found
+        chosen = likely > 0.5
         count = int(chosen.sum())
-        self.score = float((share * chosen).sum()) / count if count else 0.0
+        self.score = float((likely * chosen).sum()) / count if count else 0.0
         self.taken_for = self.anatomy.key.says(found.meaning) if self.anatomy and found.meaning else ""
         return self._home(found.shown, sorted_out(prompts, self.scan.grid))
 
@@ -286,12 +295,12 @@ class Clicking(Session):
         if meaning is None:
             return None
         # In the middle of what was meant, and of what the user saw of it.
-        deep, share = anatomy.denied(meaning, newest)
+        deep, middle = anatomy.denied(meaning, newest)
         deep = min(deep, deep_in(shown, newest.outside)) if deep else deep
         if not deep:
             return None
         other = anatomy.instead(meaning, told, anatomy.seen(shown.found, shown.look))
-        wrong = deep >= WRONG_MM and (share >= WRONG or meaning == (BRAIN, 0)) and len(prompts) == 2
+        wrong = deep >= WRONG_MM and (middle >= WRONG or meaning == (BRAIN, 0)) and len(prompts) == 2
         wrong &= meaning[0] not in SHELLS | BRANCHED
         return NOTHING if other is None and wrong else other
 
@@ -327,6 +336,10 @@ class Clicking(Session):
                 known = self._corrected(self._rounds.reaching(known, each, FINE_SIDE), each, gently=True)
             return Found(known, self._mended(known, known, told, told), new)
         newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
+        if told.mask is not None and (before is None or newest.mask is not None):
+            return self._refining(prompts, told)
+        if before is not None and told.mask is not None:
+            return self._refined(before, told, newest)
         if before is not None and before.meaning is not None:
             known = self._rounds.reaching(before.known, newest, FINE_SIDE)
             turned = self._corrected(known, newest)
@@ -341,6 +354,33 @@ class Clicking(Session):
                 break
         turned = self._corrected(answer, newest, gently=True)
         return Found(answer, self._mended(answer, turned, told, newest, turned))
+
+    def _refining(self, prompts: Prompts, told: Pointed) -> Found:
+        """Begin from a mask: it is believed, but for what the other marks say."""
+        assert told.mask is not None
+        span = extent(told.mask)
+        if span is None:
+            raise BadPrompt("The mask to refine is empty.", hint="Point at the object instead.")
+        look = self._rounds.around(*span, told, FINE_SIDE)
+        believed = _like(_believed(told.mask, self.scan.grid, look), self.pyramid.levels[0][0])
+        given = Answer(believed, look)
+        found = Found(given, given)
+        for mark in prompts:
+            if not isinstance(mark, Mask):
+                found = self._refined(found, told, sorted_out(Prompts((mark,)), self.scan.grid))
+        return found
+
+    def _refined(self, before: Found, told: Pointed, new: Pointed) -> Found:
+        """Change a mask around new marks that it is wrong at, and nowhere else."""
+        known = self._rounds.reaching(before.known, new, FINE_SIDE)
+        turned = self._corrected(known, new, gently=True)
+        wrong = [p for places, right in ((new.inside, True), (new.outside, False)) for p in places if before.shown.holds(p) != right]
+        if not wrong:
+            return Found(turned, before.shown)
+        better = self._mended(known, turned, told, new, before.shown)
+        last = carried(before.shown.found, before.shown.look, better.look)
+        near = _like(_near(np.array(wrong), better.look), last)
+        return Found(turned, Answer(last + near * (better.found - last), better.look))
 
     def _corrected(self, known: Answer, told: Pointed, gently: bool = False) -> Answer:
         """Turn an answer near new marks, where the brightness is theirs; `gently` only where it says otherwise."""
@@ -361,10 +401,10 @@ class Clicking(Session):
         return Answer(found, look)
 
     def _toned(self, look: Grid) -> Any:
-        """Return the scan on a crop, without its shading where that is known."""
+        """Return the scan on a crop, in parts of its range, and without its shading where that is known."""
         image = self.pyramid.view(look)
         if self.anatomy is None or self.anatomy.tones is None:
-            return image
+            return self._scale.unit(image)
         shade = straight(self.anatomy.shade, self.anatomy.grid, look)
         return self.anatomy.scale.unit(image) * (np.exp(-shade) if isinstance(image, np.ndarray) else (-shade).exp())
 
@@ -427,6 +467,8 @@ class Clicking(Session):
     def _home(self, answer: Answer, told: Pointed) -> Labels:
         """Bring the answer to the scan's grid."""
         grid, look = self.scan.grid, answer.look
+        if told.mask is not None:
+            return self.scan.with_labels(self._home_from(answer, told.mask), {1: "object"})
         mask = np.zeros(grid.shape, dtype=np.uint8)
         span = extent(answer.found > self.p.level)
         if span is None:
@@ -444,6 +486,42 @@ class Clicking(Session):
                 found &= _like(_in_boxes(told, target), found)
             mask[part] = as_array(found if self.p.pieces else touched(found, target, told))
         return self.scan.with_labels(mask, {1: "object"})
+
+    def _home_from(self, answer: Answer, given: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """Bring the answer to the scan's grid, and with it, voxel by voxel, all of a mask (I, J, K) that nothing has changed."""
+        grid, look = self.scan.grid, answer.look
+        outer = grid.to_voxels(look.corners())
+        low = np.clip(np.floor(outer.min(axis=0)), 0, grid.shape).astype(int)
+        high = np.clip(np.ceil(outer.max(axis=0)) + 1, low, grid.shape).astype(int)
+        part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        target = grid.cropped(low, high)
+        before = carried(_believed(given, grid, look), look, target) > self.p.level
+        after = as_array(carried(answer.found, look, target)) > self.p.level
+        mask = given.astype(np.uint8)
+        np.copyto(mask[part], after, where=before != after, casting="unsafe")
+        return mask
+
+
+def _believed(mask: NDArray[np.bool_], grid: Grid, look: Grid) -> Array:
+    """Return how likely a mask to be made better is right on a crop, 0 to 1: surer away from its outline, above 0.5 in it."""
+    from scipy.ndimage import gaussian_filter
+
+    span = extent(mask)
+    assert span is not None, "an empty mask is refused"
+    low, high = np.maximum(span[0] - AROUND, 0), np.minimum(span[1] + 1 + AROUND, mask.shape)
+    covered = share(mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], grid.cropped(low, high), look)
+    smooth = gaussian_filter(covered, OUTLINE_MM / np.asarray(look.spacing))
+    return np.where(covered > 0.5, np.maximum(smooth, 1 - DOUBTED), np.minimum(smooth, DOUBTED)).astype(np.float32)
+
+
+def _near(places: NDArray[np.float64], look: Grid) -> Array:
+    """Return 1 at places (P, 3) patient mm on a crop (I, J, K), less the farther away."""
+    most = np.zeros(look.shape, dtype=np.float32)
+    for spot in look.to_voxels(places[:: max(1, len(places) // 16)]):
+        away = [((np.arange(n) - s) * mm) ** 2 for n, s, mm in zip(look.shape, spot, look.spacing, strict=True)]
+        i, j, k = (np.exp(-0.5 * line / REFINED_MM**2).astype(np.float32) for line in away)
+        np.maximum(most, i[:, None, None] * j[:, None] * k, out=most)
+    return most
 
 
 def _like(values: NDArray[Any], other: Any) -> Any:

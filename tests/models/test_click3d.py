@@ -72,6 +72,33 @@ def test_all_ways_of_pointing_give_a_mask(untrained):
             assert 0 < session.score <= 1
 
 
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_mask_to_be_made_better_stays_but_for_what_clicks_change(untrained, name):
+    grid = GRIDS[name]
+    truth = blob(grid, BRAIN, (40, 47, 37))
+    place = grid.to_voxels(np.array([[4.0, -7.0, 11.0]])).round().astype(int)[0]
+    worse = truth.copy()
+    part = tuple(slice(n - 1, n + 2) for n in place)
+    worse[part] = False
+    crumb = tuple(grid.to_voxels(np.array([-40.0, -50.0, -20.0])).round().astype(int))
+    worse[crumb] = True
+    given = mri.Mask.of(worse, grid)
+    with mri.open_session(head(grid), model="click3d", device="cpu") as session:
+        assert np.array_equal(session.answer(mri.Prompts((given,))).data > 0, worse)
+        filled = session.answer(mri.Prompts((given, mri.Point(tuple(grid.to_patient(place)))))).data > 0
+        assert filled[tuple(place)]
+        assert filled[crumb], "a piece of the mask without a mark is the user's, too"
+        assert dice(filled, truth) > 0.9
+        later = session.answer(mri.Prompts((mri.Point(tuple(grid.to_patient(place))), given))).data > 0
+        assert np.array_equal(later, filled)
+        beside = mri.Point(tuple(grid.to_patient(crumb)), False)
+        cleaned = session.answer(mri.Prompts((given, beside))).data > 0
+        assert not cleaned[crumb]
+        assert dice(cleaned, worse) > 0.9
+        with pytest.raises(BadPrompt, match="empty"):
+            session.answer(mri.Prompts((mri.Mask.of(np.zeros(grid.shape, bool), grid),)))
+
+
 def test_undo_gives_the_same_mask_again_and_replay_too(untrained):
     from napari_mri import tasks
 
