@@ -306,8 +306,16 @@ class ScanSession(Session):
                     f"The {mark.kind} at ({x:.1f}, {y:.1f}, {z:.1f}) mm lies outside the scan.",
                     hint="Prompts are in patient millimetres, RAS+.",
                 )
+            if isinstance(mark, Box) and not self._meets(mark):
+                raise BadPrompt("The box lies outside the scan.", hint="Prompts are in patient millimetres, RAS+.")
         if not any(mark.positive for mark in prompts):
             raise BadPrompt("Nothing points at the object yet.", hint="Give at least one positive prompt.")
+
+    def _meets(self, box: Box) -> bool:
+        """Whether a box has a part of the scan in it."""
+        ends = np.array([box.low, box.high])
+        corners = self.scan.grid.to_voxels([[ends[a, 0], ends[b, 1], ends[c, 2]] for a, b, c in np.ndindex(2, 2, 2)])
+        return bool(((corners.max(axis=0) >= -0.5) & (corners.min(axis=0) <= np.asarray(self.scan.grid.shape) - 0.5)).all())
 
     def answer(self, prompts: Prompts) -> Labels:
         """Return the mask for all prompts, on the scan's grid, with a history that can be replayed."""
@@ -379,7 +387,8 @@ def replay(step: Step, scan: Volume, rt: LocalRuntime | None = None, others: Seq
         )
     if step.order.task not in TASKS:
         raise MriError(f"There is no task '{step.order.task}' in this version.")
-    rt = rt or LocalRuntime(seed=int(step.facts.get("seed", 0)))
+    rt = rt or LocalRuntime()
+    rt.sow(int(step.facts.get("seed", 0)))
     prompts = step.facts.get("prompts")
     if prompts is not None:
         with open_session(step.order, scan, rt) as session:

@@ -11,7 +11,7 @@ from napari_mri.core.errors import FileProblem, MriError
 from napari_mri.core.volume import Volume
 from napari_mri.engine.runtime import LocalRuntime
 from napari_mri.io.files import load
-from napari_mri.io.history import read_history
+from napari_mri.io.history import read_history, result_of
 
 
 def again(sidecar: Path, source: str | None, rt: LocalRuntime) -> tuple[tasks.Outcome, bool | None]:
@@ -39,11 +39,11 @@ def again(sidecar: Path, source: str | None, rt: LocalRuntime) -> tuple[tasks.Ou
 
 
 def _result_of(sidecar: Path) -> Volume | None:
-    stem = sidecar.name.removesuffix(".json").removesuffix(".history")
-    for found in sorted(sidecar.parent.glob(f"{stem}.*")):
-        if found.suffix != ".json" and found.is_file():
-            return load(found)
-    return None
+    found = result_of(sidecar)
+    try:
+        return None if found is None else load(found)
+    except MriError:
+        return None  # a surface, say: there are no voxels to compare
 
 
 def _beside(sidecar: Path, expected: str | None) -> Volume:

@@ -80,7 +80,7 @@ def _segment(source: str, target: str, model: str, device: str, series: str | No
             marks.extend(marks_in(path))
         if not marks:
             raise click.UsageError("Give at least one --point, --box or --scribble.", ctx)
-        check_target(target, source)
+        check_target(target, source, holds="labels")
         scan = read(source, series)
         with tasks.open_session(Order("segment", model, params), scan, rt) as session:
             labels = session.answer(Prompts(tuple(marks)))

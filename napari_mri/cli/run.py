@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import click
 
 from napari_mri.cli.flags import GrownCommand, picked, word_after
 from napari_mri.cli.progress import running, told, warn
-from napari_mri.core.errors import FileProblem, UnknownModel
+from napari_mri.core.errors import FileProblem, UnknownModel, UnsupportedImage
 from napari_mri.core.history import Order
 from napari_mri.core.model import TASKS, Knob
 from napari_mri.core.volume import Volume
@@ -59,20 +60,36 @@ def read(path: str, series: str | None) -> Volume:
     return scan
 
 
-def check_target(target: str, *sources: str) -> None:
+def check_target(target: str, *sources: str, holds: str = "") -> None:
     """Refuse, before any work, a place the result could not be written to.
+
+    Parameters
+    ----------
+    target, sources : str
+    holds : str
+        What the result is, ``"labels"`` or ``"volume"``, if that is known.
 
     Raises
     ------
     FileProblem
         If its format or folder does not exist, or it is one of the scans.
+    UnsupportedImage
+        If its format cannot hold the result.
     """
     from napari_mri.io.files import writer_of
 
     path = Path(target)
-    writer_of(path)
-    if not path.absolute().parent.is_dir():
+    fmt, _ = writer_of(path)
+    if holds and holds not in fmt.holds:
+        what = "labels" if holds == "labels" else "grey values"
+        raise UnsupportedImage(f"{fmt.title} cannot hold {what} ({path.name}).", hint="Save as .nii.gz.")
+    folder = path.absolute().parent
+    if not folder.is_dir():
         raise FileProblem(f"The folder of {target} does not exist.", hint="Make it first, or choose another.")
+    if path.is_dir():
+        raise FileProblem(f"{target} is a folder.", hint="Give the result another name.")
+    if not os.access(folder, os.W_OK):
+        raise FileProblem(f"Nothing can be written to {folder}.", hint="Choose another folder.")
     for source in sources:
         if path.exists() and Path(source).exists() and path.samefile(source):
             raise FileProblem(f"{target} is the scan itself.", hint="Give the result another name.")
@@ -93,8 +110,13 @@ def _run(task: str, target: str, model: str, device: str, series: str | None, **
         from napari_mri import tasks
 
         rt.result_only = not rest.get("extra")
-        for path in (target, *filter(None, (rest.get("brain"),)), *(path for _, path in rest.get("extra") or ())):
-            check_target(path, source, *more)
+        targets = [target, *filter(None, (rest.get("brain"),)), *(path for _, path in rest.get("extra") or ())]
+        kind = "labels" if task == "skullstrip" else "volume"
+        for path in targets:
+            check_target(path, source, *more, holds=kind if path == target else "")
+        for path in targets:
+            if sum(Path(path).absolute() == Path(other).absolute() for other in targets) > 1:
+                raise FileProblem(f"Two results would be written to {path}.", hint="Give each a name of its own.")
         scan, others = read(source, series), [read(path, None) for path in more]
         outcome = tasks.run(Order(task, model, params), scan, rt, others)
         warn(outcome.warnings)
@@ -103,11 +125,14 @@ def _run(task: str, target: str, model: str, device: str, series: str | None, **
             inside = outcome.result.data != 0
             step = outcome.result.history[-1]
             write(scan.with_data(scan.data * inside).after(step), rest["brain"])
-        for name, path in rest.get("extra") or ():
-            if name not in outcome.extras:
-                there = ", ".join(outcome.extras) or "none"
-                raise FileProblem(f"The model gives no '{name}'.", hint=f"By-products of this run: {there}.")
-            write(outcome.extras[name], path)
+        extras = rest.get("extra") or ()
+        for name, path in extras:
+            if name in outcome.extras:
+                write(outcome.extras[name], path)
+        lacking = [name for name, _ in extras if name not in outcome.extras]
+        if lacking:
+            there = ", ".join(outcome.extras) or "none"
+            raise FileProblem(f"The model gives no '{lacking[0]}'.", hint=f"By-products of this run: {there}.")
 
 
 def _command(task: str) -> click.Command:

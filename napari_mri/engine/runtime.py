@@ -82,6 +82,10 @@ class LocalRuntime:
         """Seed for every random draw of the run."""
         return self._seed
 
+    def sow(self, seed: int) -> None:
+        """Draw from another seed from now on, as a run that is repeated does."""
+        self._seed = seed
+
     def report(self, fraction: float, text: str = "") -> None:
         """Tell the progress of the model, 0 to 1.
 

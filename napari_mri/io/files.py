@@ -373,10 +373,15 @@ def _can_hold(fmt: Format, volume: Volume, path: Path) -> None:
 
 
 def _save_gradients(frames: Frames | None, path: Path, ending: str) -> None:
-    """Write FSL's text files beside a diffusion scan."""
-    if frames is None or frames.kind != "diffusion" or not frames.bvals:
-        return
+    """Write FSL's text files beside a diffusion scan; of others, what lies there already is moved aside: it would be read with it."""
     stem = path.name[: len(path.name) - len(ending)]
+    told = frames is not None and frames.kind == "diffusion" and bool(frames.bvals)
+    for suffix, ours in ((".bval", told), (".bvec", told and frames is not None and bool(frames.bvecs))):
+        other = path.with_name(stem + suffix)
+        if not ours and other.is_file():
+            other.replace(path.with_name(f"{stem}{suffix}.old"))
+    if not told or frames is None:
+        return
     with atomic_path(path.with_name(stem + ".bval")) as part:
         part.write_text(" ".join(f"{b:g}" for b in frames.bvals) + "\n")
     if frames.bvecs:

@@ -116,6 +116,18 @@ def read_history(sidecar: Path) -> tuple[Step, ...]:
     return _parsed(record, None).history
 
 
+def result_of(sidecar: Path) -> Path | None:
+    """Return the file that a sidecar stands beside and is about, or None if it is not there."""
+    record = _ours(sidecar)
+    ending = "" if record is None else str(record.get("file", {}).get("ending", ""))
+    for stem in (sidecar.name.removesuffix(".json"), sidecar.name.removesuffix(".history.json")):
+        for name in (stem + ending, stem):
+            found = sidecar.with_name(name)
+            if ending and name.endswith(ending) and found.is_file() and sidecar in places(found, ending):
+                return found
+    return None
+
+
 def labels_to_json(
     names: Mapping[int, str], colors: Mapping[int, tuple[float, float, float]]
 ) -> dict[str, dict[str, Any]]:

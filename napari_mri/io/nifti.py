@@ -108,8 +108,8 @@ def read(path: Path) -> tuple[Volume, ...]:
             f"The file is packed, so all of it ({n_bytes / 1e9:.1f} GB) had to be unpacked into memory before anything "
             "could be shown. A .nii of the same scan opens at once, piece by piece.",
         )
-    origin = Origin(_stem(path), "nifti", str(path), facts.fields, told)
-    frames = _gradients(path, facts)
+    frames, unfit = _gradients(path, facts)
+    origin = Origin(_stem(path), "nifti", str(path), facts.fields, (*told, *unfit))
     named = names_in(extra, big=facts.dtype.str.startswith(">"))
     if named is not None and data.dtype.kind in "iu":
         return (Labels(data, facts.grid, (), frames, origin, *named),)
@@ -204,20 +204,30 @@ def _stem(path: Path) -> str:
     return name
 
 
-def _gradients(path: Path, facts: Facts) -> Frames | None:
-    """Return the frames, with the b-values and directions of FSL's text files where they lie beside."""
+def _gradients(path: Path, facts: Facts) -> tuple[Frames | None, tuple[str, ...]]:
+    """Return the frames, with the b-values and directions of FSL's text files where they lie beside and fit; and what does not."""
     if len(facts.shape) < 4:
-        return None
-    stem = path.with_name(_stem(path))
-    values = _numbers(stem.with_name(stem.name + ".bval"))
-    if values is None or values.size != facts.shape[3]:
-        return facts.frames
-    vectors = _numbers(stem.with_name(stem.name + ".bvec"))
+        return None, ()
+    count, stem = facts.shape[3], path.with_name(_stem(path))
+    bval, bvec = (stem.with_name(stem.name + ending) for ending in (".bval", ".bvec"))
+    values, vectors = _numbers(bval), _numbers(bvec)
+    if values is None or values.size != count:
+        return facts.frames, _unfit(bval, values, count)
     rows: list[tuple[float, float, float]] = []
-    if vectors is not None and vectors.size == 3 * facts.shape[3]:
+    fits = vectors is not None and vectors.size == 3 * count
+    if vectors is not None and fits:
         table = vectors.reshape(3, -1).T if vectors.shape[0] == 3 else vectors.reshape(-1, 3)
         rows = [(float(x), float(y), float(z)) for x, y, z in table]
-    return with_gradients(facts.frames, tuple(float(b) for b in values.ravel()), rows)
+    told = () if fits else _unfit(bvec, vectors, 3 * count)
+    return with_gradients(facts.frames, tuple(float(b) for b in values.ravel()), rows), told
+
+
+def _unfit(path: Path, found: NDArray[np.float64] | None, wanted: int) -> tuple[str, ...]:
+    """Return a sentence about a text file that is there and is not used, if it is there."""
+    if not path.is_file():
+        return ()
+    holds = "cannot be read as numbers" if found is None else f"holds {found.size} numbers instead of {wanted}"
+    return (f"{path.name} {holds}, so it was left aside.",)
 
 
 def _numbers(path: Path) -> NDArray[np.float64] | None:

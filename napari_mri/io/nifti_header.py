@@ -270,6 +270,8 @@ def _place(header: Any, volume: Volume, fields: Mapping[str, Any]) -> None:
         return
     if qform <= 0 and sform <= 0:
         qform = sform = 1
+    if qform > 0 and sform > 0:  # the grid was read from the sform: this is the space it is in
+        qform = sform
     # A qform cannot hold shear: the nearest rotation is kept there, and the sform tells the truth.
     set_qform(header, affine)
     # A qform alone is stored as a quaternion of float32; the sform keeps the millimetres closer.

@@ -25,6 +25,8 @@ VARYING_SAYS = (
     "Whether the noise level is followed over the field of view (parallel imaging, surface coils) or taken as one number."
 )
 VARYING = ("auto", "yes", "no")
+ENOUGH_TISSUE = 500
+"""Voxels of tissue by which a residual can be judged, at least."""
 ENOUGH = 500_000
 """Voxels from which on no more of them make the ratio below surer."""
 STRUCTURE = 1.5
@@ -142,7 +144,9 @@ def handed_over(scan: Volume, answer: NDArray[Any], sigma: Array | float, rt: Ru
     sight = residual if residual.ndim == 3 else residual[..., number]
     clean = result if result.ndim == 3 else result[..., number]
     ratio = structure(sight, clean, level)
-    if ratio > STRUCTURE:
+    if ratio == float("inf"):
+        rt.warn("All that was there has gone with the noise. Is sigma too high? Look at the residual, and lower the strength.")
+    elif ratio > STRUCTURE:
         rt.warn(
             f"Structure leaves with the noise: what was removed is {ratio:.1f} times stronger at edges than in flat "
             "tissue. Look at the residual, and lower the strength."
@@ -161,7 +165,8 @@ def structure(residual: Array, clean: Array, sigma: Array) -> float:
     Returns
     -------
     float
-        Ratio of the root mean squares (of residual / sigma), 0 where there is too little to judge.
+        Ratio of the root mean squares (of residual / sigma), 0 where there is too little to judge; infinite where all
+        that there was has gone.
     """
     if min(clean.shape) < 3 or not np.any(residual):
         return 0.0
@@ -169,8 +174,10 @@ def structure(residual: Array, clean: Array, sigma: Array) -> float:
     part = slice(max(0, middle - thick), middle + thick)
     image, left, level = clean[part], residual[part], np.maximum(sigma[part], 1e-12)
     tissue = image > 0.25 * measure.brightness(image)
-    if np.count_nonzero(tissue) < 500:
-        return 0.0
+    if np.count_nonzero(tissue) < ENOUGH_TISSUE:
+        before = image + left
+        there = np.count_nonzero(before > 0.25 * measure.brightness(before))
+        return float("inf") if there >= ENOUGH_TISSUE and before.max() > before.min() else 0.0
     slope = measure.slope(image, 1.0)[tissue]
     energy = ((left / level) ** 2)[tissue]
     flat, edge = slope <= np.percentile(slope, 40), slope >= np.percentile(slope, 92)

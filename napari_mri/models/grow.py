@@ -163,7 +163,7 @@ class Growing(Session):
 
         around = image[binary_dilation(inside, iterations=2)]
         low, high = (float(v) for v in np.percentile(image, (1, 99)))
-        spread = max(high - low, 1e-6)
+        spread = max(high - low, 1e-30)
         own = float(np.percentile(around, 75) - np.percentile(around, 25)) if around.size else 0.0
         return float(np.clip(own, 0.03 * spread, 0.15 * spread))
 

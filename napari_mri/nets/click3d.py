@@ -52,6 +52,9 @@ class Pointed:
     box: torch.Tensor | None = None
     before: torch.Tensor | None = None
 
+TINY = 1e-30
+"""Grey values may be as small as diffusion coefficients in m²/s: nothing that differs is too little."""
+
 
 def standard(image: torch.Tensor) -> torch.Tensor:
     """Clip a crop (I, J, K) to its percentiles 0.5 and 99.7 and give it mean 0 and deviation 1."""
@@ -62,7 +65,7 @@ def standard(image: torch.Tensor) -> torch.Tensor:
     if high - low < 0.05 * (some.max() - some.min()):  # nearly all is alike: what differs must not be clipped away
         low, high = some.min(), some.max()
     clipped = image.float().clamp(low, high)
-    return (clipped - clipped.mean()) / clipped.std().clamp(min=1e-6)
+    return (clipped - clipped.mean()) / clipped.std().clamp(min=TINY)
 
 
 def tones(image: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
