@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from napari_mri.core.errors import BrokenFile, FileProblem, MriError, NotAnImage, SeveralSeries, UnsupportedImage
-from napari_mri.core.volume import Frames, Labels, Volume
+from napari_mri.core.volume import Labels, Volume
 from napari_mri.io.atomic import atomic_path
 from napari_mri.io.conventions import dressed
 from napari_mri.io.formats import Format, Found, all_formats
@@ -331,7 +331,7 @@ def save(volume: Volume, path: str | Path, *, sidecar: bool = True) -> Path:
     with atomic_path(place) as part:
         fmt.write(volume, part)
     if fmt.name == "nifti":
-        _save_gradients(volume.frames, place, ending)
+        _save_gradients(volume, place, ending)
     if sidecar:
         write_sidecar(volume, place, ending)
     return place
@@ -372,13 +372,22 @@ def _can_hold(fmt: Format, volume: Volume, path: Path) -> None:
         raise UnsupportedImage(f"{fmt.title} holds one volume, not {volume.n_frames} frames.", hint="Save as .nii.gz.")
 
 
-def _save_gradients(frames: Frames | None, path: Path, ending: str) -> None:
-    """Write FSL's text files beside a diffusion scan; of others, what lies there already is moved aside: it would be read with it."""
-    stem = path.name[: len(path.name) - len(ending)]
+_WITH_TABLES = (".nii", ".nii.gz", ".hdr", ".img")
+"""Scans that b-values are read with from files beside them."""
+
+
+def _save_gradients(volume: Volume, path: Path, ending: str) -> None:
+    """Write FSL's text files beside a diffusion scan.
+
+    Those that lie beside a series without b-values (or without directions) would be read with it: they are moved aside,
+    unless a scan of another format is there that they may belong to.
+    """
+    stem, frames = path.name[: len(path.name) - len(ending)], volume.frames
     told = frames is not None and frames.kind == "diffusion" and bool(frames.bvals)
+    alone = not any(other.is_file() for other in map(path.with_name, (stem + e for e in _WITH_TABLES if e != ending.lower())))
     for suffix, ours in ((".bval", told), (".bvec", told and frames is not None and bool(frames.bvecs))):
         other = path.with_name(stem + suffix)
-        if not ours and other.is_file():
+        if not ours and volume.data.ndim == 4 and alone and other.is_file():
             other.replace(path.with_name(f"{stem}{suffix}.old"))
     if not told or frames is None:
         return

@@ -68,6 +68,9 @@ def test_b_values_of_another_scan_are_not_read_with_a_new_one(tmp_path):
     assert (tmp_path / "out.bval.old").read_text().split() == ["0", "1000", "1000", "0", "1000", "1000"]
     mri.save(scan, tmp_path / "out.nii.gz")
     assert bvals_of(mri.load(tmp_path / "out.nii.gz")) == scan.frames.bvals
+    mri.save(scan.frame(0), tmp_path / "out.nii")  # one volume has no b-values to be mistaken
+    mri.save(plain, tmp_path / "out.nii")  # and these may be those of the other file
+    assert bvals_of(mri.load(tmp_path / "out.nii.gz")) == scan.frames.bvals
 
 
 @pytest.mark.parametrize(

