@@ -20,7 +20,7 @@ from napari_mri.core.grid import way_back
 from napari_mri.core.history import Order, Step
 from napari_mri.core.model import TASKS, Model, Session
 from napari_mri.core.prompts import Box, Mask, Point, Prompts, Slab
-from napari_mri.core.volume import Labels, Volume
+from napari_mri.core.volume import Labels, Origin, Volume
 from napari_mri.engine.runtime import LocalRuntime
 
 TAKEN_FOR = "taken for"
@@ -185,14 +185,15 @@ def _born_from(scan: Volume, home: Volume, model: Model) -> Volume:
 
 
 def _named(extras: Mapping[str, Volume], scan: Volume, model: Model) -> dict[str, Volume]:
-    keeps = model.card.task.keeps_grid
-    return {
-        name: dataclasses.replace(
+    keeps, found = model.card.task.keeps_grid, {}
+    for name, extra in extras.items():
+        # A further scan that was worked on, too, has a past of its own.
+        own = extra if extra.origin not in (scan.origin, Origin()) else scan
+        found[name] = dataclasses.replace(
             extra, data=np.ascontiguousarray(extra.data), grid=scan.grid if keeps else extra.grid,
-            origin=scan.origin, history=(*scan.history, Step(f"{name} by {model.card.name}")),
-        )
-        for name, extra in extras.items()
-    }  # fmt: skip
+            origin=own.origin, history=(*own.history, Step(f"{name} by {model.card.name}")),
+        )  # fmt: skip
+    return found
 
 
 def _judge(result: Volume, model: Model, rt: LocalRuntime) -> None:

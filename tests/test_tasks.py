@@ -21,7 +21,7 @@ from napari_mri.core.grid import Grid
 from napari_mri.core.history import Order, Step
 from napari_mri.core.model import DENOISE, SEGMENT, SKULLSTRIP, SUPERRES, Card, Model, Session, Wants, knob
 from napari_mri.core.prompts import Box, Point, Prompts, Slab
-from napari_mri.core.volume import Frames, Volume
+from napari_mri.core.volume import Frames, Origin, Volume
 from napari_mri.engine.runtime import LocalRuntime
 from tests.scans import GRIDS, blob, head
 
@@ -285,3 +285,15 @@ def test_prompts_that_cannot_be_are_refused():
         run("ball", scan, "segment")
     with pytest.raises(UnsupportedImage, match="one volume"):
         tasks.open_session(Order("segment", "ball"), replace(scan, data=np.stack([scan.data] * 2, -1)))
+
+
+def test_a_by_product_has_the_past_of_the_scan_it_was_made_from():
+    first = replace(head(GRIDS["oblique"]), history=(Step("denoise by nlpca"),), origin=Origin("FLAIR", "nifti"))
+    other = replace(head(GRIDS["oblique"], seed=2), origin=Origin("T1", "nifti", fields={"descrip": "raw"}))
+    model = registry.find("superres", "double")
+    made = tasks._named({"residual": first.with_data(first.data), "second": other, "bare": Volume(first.data, first.grid)}, first, model)
+    assert [step.action for step in made["residual"].history] == ["denoise by nlpca", "residual by double"]
+    assert [step.action for step in made["bare"].history] == ["denoise by nlpca", "bare by double"]
+    assert [step.action for step in made["second"].history] == ["second by double"]
+    assert made["second"].origin == other.origin
+    assert made["residual"].origin == made["bare"].origin == first.origin
