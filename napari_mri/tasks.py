@@ -23,6 +23,8 @@ from napari_mri.core.prompts import Box, Mask, Point, Prompts, Slab
 from napari_mri.core.volume import Labels, Origin, Volume
 from napari_mri.engine.runtime import LocalRuntime
 
+LARGEST = 1e18
+"""Grey values beyond this are refused."""
 TAKEN_FOR = "taken for"
 """Under this name the history of an answer tells what its marks were taken for, if they were for something known."""
 
@@ -103,6 +105,10 @@ def run(order: Order, scan: Volume, rt: LocalRuntime | None = None, others: Sequ
 def check_scan(model: Model, scan: Volume) -> None:
     """Refuse, before any work, a scan the model cannot work on."""
     wants = model.card.wants
+    if isinstance(scan, Labels):
+        raise UnsupportedImage(
+            f"{model.card.title} needs grey values, and these are labels.", hint="Give the scan that they were drawn on."
+        )
     if scan.data.dtype.kind not in "biuf":
         raise UnsupportedImage(
             f"{model.card.title} needs grey values, not {scan.data.dtype}.",
@@ -119,10 +125,17 @@ def check_scan(model: Model, scan: Volume) -> None:
             f"{model.card.title} needs a series of at least {wants.min_frames} frames; this scan has {scan.n_frames}.",
             hint="Choose a model for single volumes.",
         )
-    if scan.data.dtype.kind == "f" and not np.isfinite(scan.data).all():
-        raise UnsupportedImage(
-            "The scan holds NaN or infinite values.", hint="Replace them (by 0, say) and save the scan again."
-        )
+    if scan.data.dtype.kind == "f":
+        ends = float(scan.data.min()), float(scan.data.max())
+        if not np.isfinite(ends).all():
+            raise UnsupportedImage(
+                "The scan holds NaN or infinite values.", hint="Replace them (by 0, say) and save the scan again."
+            )
+        if max(map(abs, ends)) > LARGEST:
+            raise UnsupportedImage(
+                f"The scan holds values up to {max(map(abs, ends)):.2g}, whose squares single precision cannot hold.",
+                hint="Divide them by a constant and save the scan again.",
+            )
 
 
 def check_others(model: Model, others: Sequence[Volume]) -> None:

@@ -297,3 +297,13 @@ def test_a_by_product_has_the_past_of_the_scan_it_was_made_from():
     assert [step.action for step in made["second"].history] == ["second by double"]
     assert made["second"].origin == other.origin
     assert made["residual"].origin == made["bare"].origin == first.origin
+
+
+@pytest.mark.parametrize(("value", "says"), [(np.nan, "NaN"), (-np.inf, "NaN"), (1e19, "single precision"), (-2e300, "single precision")])
+def test_values_that_cannot_be_worked_with_are_refused(value, says):
+    scan = head(GRIDS["plain"])
+    data = np.array(scan.data, dtype=np.float64)
+    data[3, 4, 5] = value
+    with pytest.raises(UnsupportedImage, match=says):
+        tasks.check_scan(registry.find("superres", "double"), scan.with_data(data))
+    tasks.check_scan(registry.find("superres", "double"), scan.with_data(np.where(np.abs(data) < 1e6, data * 1e10, 0)))

@@ -162,3 +162,13 @@ def test_grey_values_of_any_unit_are_standardised(unit):
     image = torch.from_numpy(np.random.default_rng(1).normal(3, 1, (12, 12, 12)).astype(np.float32))
     torch.testing.assert_close(standard(image * unit), standard(image), atol=1e-3, rtol=1e-3)
     assert not standard(torch.full((4, 4, 4), unit)).any()
+
+
+@pytest.mark.parametrize("verb", ["denoise", "superres", "skullstrip"])
+def test_labels_are_no_scan(tmp_path, verb):
+    scan = head(GRIDS["plain"])
+    labels = mri.save(scan.with_labels((np.asarray(scan.data) > 1).astype(np.uint8), {1: "brain"}), tmp_path / "labels.nii.gz")
+    done = call(verb, labels, tmp_path / "out.nii.gz")
+    assert done.exit_code == 1
+    assert "these are labels" in done.stderr
+    assert not (tmp_path / "out.nii.gz").exists()
