@@ -97,9 +97,12 @@ def check_target(target: str, *sources: str, holds: str = "") -> None:
 
 def write(volume: Volume, target: str) -> None:
     """Write a result and say where it is."""
-    from napari_mri.io.files import save
+    from napari_mri.io.files import save, writer_of
 
     click.echo(str(save(volume, target)))
+    fmt, _ = writer_of(Path(target))
+    if fmt.name != "nifti" and volume.frames is not None and volume.frames.bvals:
+        warn((f"{fmt.title} is written without b-values: save as .nii.gz to keep them.",))
 
 
 def _run(task: str, target: str, model: str, device: str, series: str | None, **rest: Any) -> None:

@@ -172,3 +172,12 @@ def test_labels_are_no_scan(tmp_path, verb):
     assert done.exit_code == 1
     assert "these are labels" in done.stderr
     assert not (tmp_path / "out.nii.gz").exists()
+
+
+@pytest.mark.parametrize(("ending", "told"), [(".nii.gz", False), (".nrrd", True)])
+def test_it_is_told_where_b_values_are_not_kept(tmp_path, ending, told):
+    mri.save(series(), tmp_path / "dwi.nii.gz")
+    done = call("denoise", tmp_path / "dwi.nii.gz", tmp_path / f"clean{ending}", "--model", "lowrank")
+    assert done.exit_code == 0, done.stderr
+    assert ("without b-values" in done.stderr) == told
+    assert (bvals_of(mri.load(tmp_path / f"clean{ending}")) == ()) == told
