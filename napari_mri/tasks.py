@@ -16,12 +16,13 @@ import numpy as np
 
 from napari_mri import registry
 from napari_mri.core.errors import BadOption, BadPrompt, GeometryProblem, GridMismatch, MriError, UnsupportedImage
-from napari_mri.core.grid import way_back
+from napari_mri.core.grid import Grid, way_back
 from napari_mri.core.history import Order, Step
 from napari_mri.core.model import TASKS, Model, Session
 from napari_mri.core.prompts import Box, Mask, Point, Prompts, Slab
 from napari_mri.core.volume import Labels, Origin, Volume
 from napari_mri.engine.runtime import LocalRuntime
+from napari_mri.models._marks import voxel_box
 
 LARGEST = 1e18
 """Grey values beyond this are refused."""
@@ -131,9 +132,9 @@ def check_scan(model: Model, scan: Volume) -> None:
             raise UnsupportedImage(
                 "The scan holds NaN or infinite values.", hint="Replace them (by 0, say) and save the scan again."
             )
-        if max(map(abs, ends)) > LARGEST:
+        if (most := max(map(abs, ends))) > LARGEST:
             raise UnsupportedImage(
-                f"The scan holds values up to {max(map(abs, ends)):.2g}, whose squares single precision cannot hold.",
+                f"The scan holds values up to {most:.2g}, whose squares single precision cannot hold.",
                 hint="Divide them by a constant and save the scan again.",
             )
 
@@ -320,16 +321,10 @@ class ScanSession(Session):
                     f"The {mark.kind} at ({x:.1f}, {y:.1f}, {z:.1f}) mm lies outside the scan.",
                     hint="Prompts are in patient millimetres, RAS+.",
                 )
-            if isinstance(mark, Box) and not self._meets(mark):
+            if isinstance(mark, Box) and not _meets(mark, self.scan.grid):
                 raise BadPrompt("The box lies outside the scan.", hint="Prompts are in patient millimetres, RAS+.")
         if not any(mark.positive for mark in prompts):
             raise BadPrompt("Nothing points at the object yet.", hint="Give at least one positive prompt.")
-
-    def _meets(self, box: Box) -> bool:
-        """Whether a box has a part of the scan in it."""
-        ends = np.array([box.low, box.high])
-        corners = self.scan.grid.to_voxels([[ends[a, 0], ends[b, 1], ends[c, 2]] for a, b, c in np.ndindex(2, 2, 2)])
-        return bool(((corners.max(axis=0) >= -0.5) & (corners.min(axis=0) <= np.asarray(self.scan.grid.shape) - 0.5)).all())
 
     def answer(self, prompts: Prompts) -> Labels:
         """Return the mask for all prompts, on the scan's grid, with a history that can be replayed."""
@@ -355,6 +350,12 @@ class ScanSession(Session):
     def close(self) -> None:
         """Let go of what the model holds."""
         self._inner.close()
+
+
+def _meets(box: Box, grid: Grid) -> bool:
+    """Whether a box has a part of a grid in it."""
+    low, high = voxel_box((box.low, box.high), grid)
+    return bool(((high >= -0.5) & (low <= np.asarray(grid.shape) - 0.5)).all())
 
 
 def open_session(order: Order, scan: Volume, rt: LocalRuntime | None = None) -> ScanSession:

@@ -117,7 +117,6 @@ def _run(task: str, target: str, model: str, device: str, series: str | None, **
         kind = "labels" if task == "skullstrip" else "volume"
         for path in targets:
             check_target(path, source, *more, holds=kind if path == target else "")
-        for path in targets:
             if sum(Path(path).absolute() == Path(other).absolute() for other in targets) > 1:
                 raise FileProblem(f"Two results would be written to {path}.", hint="Give each a name of its own.")
         scan, others = read(source, series), [read(path, None) for path in more]

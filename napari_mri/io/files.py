@@ -383,17 +383,18 @@ def _save_gradients(volume: Volume, path: Path, ending: str) -> None:
     unless a scan of another format is there that they may belong to.
     """
     stem, frames = path.name[: len(path.name) - len(ending)], volume.frames
-    told = frames is not None and frames.kind == "diffusion" and bool(frames.bvals)
+    diffusion = frames is not None and frames.kind == "diffusion"
+    bvals = frames.bvals if frames is not None and diffusion else ()
+    bvecs = frames.bvecs if frames is not None and bvals else ()
     alone = not any(other.is_file() for other in map(path.with_name, (stem + e for e in _WITH_TABLES if e != ending.lower())))
-    for suffix, ours in ((".bval", told), (".bvec", told and frames is not None and bool(frames.bvecs))):
+    for suffix, ours in ((".bval", bvals), (".bvec", bvecs)):
         other = path.with_name(stem + suffix)
         if not ours and volume.data.ndim == 4 and alone and other.is_file():
             other.replace(path.with_name(f"{stem}{suffix}.old"))
-    if not told or frames is None:
-        return
-    with atomic_path(path.with_name(stem + ".bval")) as part:
-        part.write_text(" ".join(f"{b:g}" for b in frames.bvals) + "\n")
-    if frames.bvecs:
-        rows = (" ".join(f"{vec[axis]:.8g}" for vec in frames.bvecs) for axis in range(3))
+    if bvals:
+        with atomic_path(path.with_name(stem + ".bval")) as part:
+            part.write_text(" ".join(f"{b:g}" for b in bvals) + "\n")
+    if bvecs:
+        rows = (" ".join(f"{vec[axis]:.8g}" for vec in bvecs) for axis in range(3))
         with atomic_path(path.with_name(stem + ".bvec")) as part:
             part.write_text("\n".join(rows) + "\n")

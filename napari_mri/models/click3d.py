@@ -336,10 +336,9 @@ class Clicking(Session):
                 known = self._corrected(self._rounds.reaching(known, each, FINE_SIDE), each, gently=True)
             return Found(known, self._mended(known, known, told, told), new)
         newest = sorted_out(Prompts(prompts.marks[-1:]), self.scan.grid)
-        if told.mask is not None and (before is None or newest.mask is not None):
-            return self._refining(prompts, told)
-        if before is not None and told.mask is not None:
-            return self._refined(before, told, newest)
+        if told.mask is not None:
+            began = before is not None and newest.mask is None
+            return self._refined(before, told, newest) if began else self._refining(prompts, told)
         if before is not None and before.meaning is not None:
             known = self._rounds.reaching(before.known, newest, FINE_SIDE)
             turned = self._corrected(known, newest)
@@ -475,26 +474,31 @@ class Clicking(Session):
             return self.scan.with_labels(mask, {1: "object"})
         # Between voxels that are not the object's nothing is.
         ends = np.clip([span[0] - 1, span[1] + 1], 0, np.asarray(look.shape) - 1)
-        outer = grid.to_voxels(look.to_patient(ends))
-        low = np.clip(np.floor(outer.min(axis=0)), 0, grid.shape).astype(int)
-        high = np.clip(np.ceil(outer.max(axis=0)) + 1, low, grid.shape).astype(int)
-        if (high > low).all():
-            part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-            target = grid.cropped(low, high)
+        there = self._around(look.to_patient(ends))
+        if there is not None:
+            part, target = there
             found = carried(answer.found, look, target) > self.p.level
             if len(told.boxes):
                 found &= _like(_in_boxes(told, target), found)
             mask[part] = as_array(found if self.p.pieces else touched(found, target, told))
         return self.scan.with_labels(mask, {1: "object"})
 
+    def _around(self, places: NDArray[np.float64]) -> tuple[tuple[slice, ...], Grid] | None:
+        """Return the voxels of the scan around places (N, 3) patient mm, and their grid; None if all lie beside the scan."""
+        grid = self.scan.grid
+        outer = grid.to_voxels(places)
+        low = np.clip(np.floor(outer.min(axis=0)), 0, grid.shape).astype(int)
+        high = np.clip(np.ceil(outer.max(axis=0)) + 1, low, grid.shape).astype(int)
+        if (high <= low).any():
+            return None
+        return tuple(slice(a, b) for a, b in zip(low, high, strict=True)), grid.cropped(low, high)
+
     def _home_from(self, answer: Answer, given: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Bring the answer to the scan's grid, and with it, voxel by voxel, all of a mask (I, J, K) that nothing has changed."""
         grid, look = self.scan.grid, answer.look
-        outer = grid.to_voxels(look.corners())
-        low = np.clip(np.floor(outer.min(axis=0)), 0, grid.shape).astype(int)
-        high = np.clip(np.ceil(outer.max(axis=0)) + 1, low, grid.shape).astype(int)
-        part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        target = grid.cropped(low, high)
+        there = self._around(look.corners())
+        assert there is not None, "a crop around a mask shows a part of the scan"
+        part, target = there
         before = carried(_believed(given, grid, look), look, target) > self.p.level
         after = as_array(carried(answer.found, look, target)) > self.p.level
         mask = given.astype(np.uint8)

@@ -80,21 +80,11 @@ def test_it_is_opened_before_anything_is_asked_and_once(asker, opener, qtbot):
     assert (opener.opened, asker.answers) == (["grow"], [TWO])
 
 
-def test_clicks_while_it_opens_do_not_begin_it_anew(asker, opener, qtbot):
-    asker.open(about(ONE))
+@pytest.mark.parametrize("clicked", [False, True])
+def test_clicks_while_it_opens_do_not_begin_it_anew_and_the_last_is_answered(asker, opener, qtbot, clicked):
+    (asker.ask if clicked else asker.open)(about(ONE))
     assert opener.begun.wait(5)
     asker.ask(about(ONE))
-    asker.ask(about(TWO))
-    opener.go.set()
-    with qtbot.waitSignal(asker.over):
-        pass
-    assert opener.opened == ["grow"]
-    assert opener.asked == asker.answers == [TWO]
-
-
-def test_a_second_click_while_the_first_opens_it_is_the_one_that_is_answered(asker, opener, qtbot):
-    asker.ask(about(ONE))
-    assert opener.begun.wait(5)
     asker.ask(about(TWO))
     opener.go.set()
     with qtbot.waitSignal(asker.over):
