@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -223,7 +224,8 @@ def run_net(
     """
     for device, cut in _ways(tiling, rt.device):
         try:
-            return tiled(_on(net, device), data, cut, rt, spread=spread)
+            with _Watched(net, rt) as watched:
+                return tiled(_on(net, device), data, cut, watched, spread=spread)
         except (RuntimeError, MemoryError) as error:
             if not memory_ended(error):
                 raise
@@ -242,6 +244,42 @@ def _ways(tiling: Tiling, device: str) -> Iterator[tuple[str, Tiling]]:
         while cut is not None:
             yield place, cut
             cut = cut.halved()
+
+
+class _Watched:
+    """A runtime that looks for a stop before each layer of a net, too: a tile takes many seconds on a slow processor.
+
+    Parameters
+    ----------
+    net : torch module or callable
+        Of a mere callable nothing can be watched.
+    rt : Runtime
+    """
+
+    def __init__(self, net: Any, rt: Runtime) -> None:
+        self._net, self._rt = net, rt
+        self._thread, self._last = threading.get_ident(), (0.0, "")
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> Any:
+        modules = self._net.modules() if hasattr(self._net, "modules") else ()
+        self._hooks = [m.register_forward_pre_hook(self._looked) for m in modules if not any(True for _ in m.children())]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _looked(self, layer: Any, inputs: Any) -> None:
+        if threading.get_ident() == self._thread:  # a net that is kept may run for somebody else, too
+            self._rt.report(*self._last)
+
+    def report(self, fraction: float, text: str = "") -> None:
+        self._last = fraction, text
+        self._rt.report(fraction, text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rt, name)
 
 
 def _on(net: Any, device: str) -> Callable[[Array], Array]:

@@ -143,3 +143,23 @@ def test_module_is_put_in_eval_mode_and_keeps_no_gradient() -> None:
 def test_smallest_tile_is_not_halved() -> None:
     assert Tiling((32, 32, 32), multiple=16, least=32).halved() is None
     assert Tiling((64, 32, 32), multiple=16, least=32).halved().size == (32, 32, 32)
+
+
+def test_stop_comes_within_one_layer_and_leaves_the_net_as_it_was() -> None:
+    torch = pytest.importorskip("torch")
+    stop, passed = threading.Event(), []
+
+    class Layer(torch.nn.Module):
+        def forward(self, x):
+            passed.append(1)
+            stop.set()
+            return x
+
+    net = torch.nn.Sequential(*(Layer() for _ in range(5)))
+    with pytest.raises(Cancelled):
+        run_net(net, noise(8, 8, 8), SMALL, LocalRuntime("cpu", cancel=stop))
+    assert len(passed) == 1
+    stop.clear()
+    with torch.inference_mode():
+        net(torch.zeros(1, 1, 2, 2, 2))  # no longer watched: the stop that follows from it is nobody's
+    assert len(passed) == 6
