@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -99,10 +100,18 @@ def places_of(mark: Mark, step: float) -> Places:
 
 
 def on_grid(mark: Mask, grid: Grid) -> NDArray[np.bool_]:
-    """Return a mask prompt on the model's grid: the same voxels in another storage order."""
-    order, flips = mark.grid.turn_to(grid.axes)
+    """Return a mask prompt on the model's grid: the same voxels in another storage order; not to be written to."""
+    return _turned(mark, grid.axes)
+
+
+@lru_cache(maxsize=2)
+def _turned(mark: Mask, axes: str) -> NDArray[np.bool_]:
+    """Unpack a mask once, not at every click that refines it."""
+    order, flips = mark.grid.turn_to(axes)
     turned = mark.voxels().transpose(order)
-    return np.ascontiguousarray(turned[tuple(slice(None, None, -1 if flip else 1) for flip in flips)])
+    found = np.ascontiguousarray(turned[tuple(slice(None, None, -1 if flip else 1) for flip in flips)])
+    found.setflags(write=False)
+    return found
 
 
 def voxel_box(box: ArrayLike, grid: Grid) -> tuple[Places, Places]:

@@ -186,6 +186,32 @@ def _steps(found: Any) -> Any:
     return (found * 255).round().to(torch.uint8)
 
 
+@dataclass(frozen=True, eq=False)
+class Belief:
+    """What a mask to be made better says.
+
+    Parameters
+    ----------
+    given : ndarray of bool
+        The mask, on the grid of the scan.
+    look : Grid
+        The crop it is made better in.
+    likely : ndarray, `look.shape`
+        How likely it is right.
+    part, target : slices and Grid
+        The part of the scan that the crop shows.
+    there : ndarray of bool, `target.shape`
+        What of the mask comes back from the crop if nothing changes it.
+    """
+
+    given: NDArray[np.bool_]
+    look: Grid
+    likely: Array
+    part: tuple[slice, ...]
+    target: Grid
+    there: NDArray[np.bool_]
+
+
 class Clicking(Session):
     """The network opened on one scan (storage order RAS).
 
@@ -204,6 +230,7 @@ class Clicking(Session):
         self._scale = fit.unit_scale(as_array(self.pyramid.levels[-1][0])) or fit.Scale()
         self.anatomy = self._named() if p.anatomy else None
         self._rounds = Rounds(scan.grid, self.pyramid.view, p.detail)
+        self._believes: Belief | None = None
         if rt.device == "cuda":
             self._warmed()
 
@@ -319,7 +346,7 @@ class Clicking(Session):
 
     def close(self) -> None:
         """Let go of the copies of the scan, and of what was named in it."""
-        self.anatomy = None
+        self.anatomy = self._believes = None
         self.pyramid.levels.clear()
         self._states.clear()
 
@@ -361,7 +388,7 @@ class Clicking(Session):
         if span is None:
             raise BadPrompt("The mask to refine is empty.", hint="Point at the object instead.")
         look = self._rounds.around(*span, told, FINE_SIDE)
-        believed = _like(_believed(told.mask, self.scan.grid, look), self.pyramid.levels[0][0])
+        believed = _like(self._belief(told.mask, look).likely, self.pyramid.levels[0][0])
         given = Answer(believed, look)
         found = Found(given, given)
         for mark in prompts:
@@ -467,7 +494,8 @@ class Clicking(Session):
         """Bring the answer to the scan's grid."""
         grid, look = self.scan.grid, answer.look
         if told.mask is not None:
-            return self.scan.with_labels(self._home_from(answer, told.mask), {1: "object"})
+            kept = self._home_from(answer, told.mask)
+            return self.scan.with_labels(kept * _in_boxes(told, grid), {1: "object"})
         mask = np.zeros(grid.shape, dtype=np.uint8)
         span = extent(answer.found > self.p.level)
         if span is None:
@@ -495,15 +523,22 @@ class Clicking(Session):
 
     def _home_from(self, answer: Answer, given: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Bring the answer to the scan's grid, and with it, voxel by voxel, all of a mask (I, J, K) that nothing has changed."""
-        grid, look = self.scan.grid, answer.look
-        there = self._around(look.corners())
-        assert there is not None, "a crop around a mask shows a part of the scan"
-        part, target = there
-        before = carried(_believed(given, grid, look), look, target) > self.p.level
-        after = as_array(carried(answer.found, look, target)) > self.p.level
+        before = self._belief(given, answer.look)
+        after = as_array(carried(answer.found, answer.look, before.target)) > self.p.level
         mask = given.astype(np.uint8)
-        np.copyto(mask[part], after, where=before != after, casting="unsafe")
+        np.copyto(mask[before.part], after, where=before.there != after, casting="unsafe")
         return mask
+
+    def _belief(self, given: NDArray[np.bool_], look: Grid) -> Belief:
+        """Return what a mask (I, J, K) says on a crop and, brought home from there, on the scan; the last one is kept."""
+        kept = self._believes
+        if kept is None or kept.given is not given or not kept.look.same(look):
+            there = self._around(look.corners())
+            assert there is not None, "a crop around a mask shows a part of the scan"
+            likely = _believed(given, self.scan.grid, look)
+            kept = Belief(given, look, likely, *there, carried(likely, look, there[1]) > self.p.level)
+            self._believes = kept
+        return kept
 
 
 def _believed(mask: NDArray[np.bool_], grid: Grid, look: Grid) -> Array:

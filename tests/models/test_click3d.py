@@ -95,6 +95,10 @@ def test_a_mask_to_be_made_better_stays_but_for_what_clicks_change(untrained, na
         cleaned = session.answer(mri.Prompts((given, beside))).data > 0
         assert not cleaned[crumb]
         assert dice(cleaned, worse) > 0.9
+        boxed = session.answer(mri.Prompts((given, mri.Box((4, -7, 11), (60, 60, 60))))).data > 0
+        assert not boxed[crumb], "a box beside a mask says what of it stays"
+        assert 0.05 < boxed.sum() / worse.sum() < 0.6
+        assert not (boxed & ~worse).any()
         with pytest.raises(BadPrompt, match="empty"):
             session.answer(mri.Prompts((mri.Mask.of(np.zeros(grid.shape, bool), grid),)))
 
