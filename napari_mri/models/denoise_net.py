@@ -46,6 +46,8 @@ CARD = Card(
 LONGEST = 176
 """Tiles are at most about this long, voxels: 3 GB of main memory."""
 MARGIN = 16
+BLOCK = 4
+"""Voxels along each axis whose mean is looked at for the darkest parts."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +98,31 @@ def denoised(data: Array, sigma: Array, rician: bool, rt: Runtime) -> Array:
     from napari_mri.nets.denoiser import Told
 
     net = rt.keep("denoiser", lambda: load_net(rt))
-    unit = np.float32(brightness(data))
-    pair = np.stack([data / unit, sigma / unit])
+    low = np.float32(0) if rician else ground(data, sigma)
+    unit = np.float32(brightness(data - low))
+    pair = np.stack([(data - low) / unit, sigma / unit])
     # Reflected beyond the border, so that the rim of a scan (and a thin one) has neighbours to learn from.
     sides = [beyond(n, net.multiple) for n in data.shape]
     full = np.pad(pair, [(0, 0), *sides], mode="symmetric")
     tiling = cut(full.shape[1:], net.multiple)
     answer = run_net(Told(net, rician), full, tiling, rt).mean[0]
     inner = tuple(slice(before, before + n) for (before, _), n in zip(sides, data.shape, strict=True))
-    clean = answer[inner] * unit
+    clean = answer[inner] * unit + low
     return np.asarray(np.maximum(clean, 0) if rician else clean, dtype=np.float32)
+
+
+def ground(data: Array, sigma: Array) -> np.float32:
+    """Return the level of the darkest parts where that lies below zero by more than noise, as in a scan of mean 0; else 0.
+
+    What the network has learned begins with air at 0.
+    """
+    sides = [n // BLOCK * BLOCK or n for n in data.shape]
+    blocks = data[tuple(slice(n) for n in sides)]
+    for axis, n in enumerate(sides):
+        size = BLOCK if n % BLOCK == 0 else n
+        blocks = blocks.reshape(*blocks.shape[:axis], n // size, size, *blocks.shape[axis + 1 :]).mean(axis=axis + 1)
+    low = np.float32(np.percentile(blocks, 1))
+    return low if low < -float(np.median(sigma)) else np.float32(0)
 
 
 def beyond(n: int, multiple: int) -> tuple[int, int]:
