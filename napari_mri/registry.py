@@ -152,6 +152,11 @@ def find(task: str, name: str | None = None, others: int = 0) -> Model:
             fits = wants.least_others <= others <= wants.others
             if fits and (others or entry.model.card.rank >= 0):
                 return entry.model
+        most = max((e.model.card.wants.others for e in listed if e.available and e.model is not None), default=0)
+        if others > most:
+            raise UnknownModel(
+                f"No model for '{task}' takes {others + 1} scans; at most {most + 1}.", hint="Leave some of them out."
+            )
         reasons = "; ".join(f"{e.name}: {e.reason}" for e in listed if e.reason)
         raise UnknownModel(f"No model for '{task}' can run here.", hint=reasons or EXTRA_HINT)
     for entry in listed:

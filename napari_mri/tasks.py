@@ -19,7 +19,7 @@ from napari_mri.core.errors import BadOption, BadPrompt, GeometryProblem, GridMi
 from napari_mri.core.grid import Grid, way_back
 from napari_mri.core.history import Order, Step
 from napari_mri.core.model import TASKS, Model, Session
-from napari_mri.core.prompts import Box, Mask, Point, Prompts, Slab
+from napari_mri.core.prompts import Box, Extremes, Mask, Point, Prompts, Slab
 from napari_mri.core.volume import Labels, Origin, Volume
 from napari_mri.engine.runtime import LocalRuntime
 from napari_mri.models._marks import voxel_box
@@ -100,7 +100,7 @@ def run(order: Order, scan: Volume, rt: LocalRuntime | None = None, others: Sequ
     more = {"others": [other.fingerprint() for other in others]} if others else {}
     step = _step(model, params, scan, rt, seconds=time.monotonic() - began, **more)
     rt.report(1.0, "done")
-    return Outcome(result.after(step), _named(extras, scan, model), tuple(rt.warnings))
+    return Outcome(result.after(step), _named(extras, scan, model, step), tuple(rt.warnings))
 
 
 def check_scan(model: Model, scan: Volume) -> None:
@@ -198,14 +198,15 @@ def _born_from(scan: Volume, home: Volume, model: Model) -> Volume:
     return scan.with_data(data)
 
 
-def _named(extras: Mapping[str, Volume], scan: Volume, model: Model) -> dict[str, Volume]:
+def _named(extras: Mapping[str, Volume], scan: Volume, model: Model, step: Step) -> dict[str, Volume]:
+    """Return the by-products with the facts of the run, but without its order, which gives the result."""
     keeps, found = model.card.task.keeps_grid, {}
     for name, extra in extras.items():
         # A further scan that was worked on, too, has a past of its own.
         own = extra if extra.origin not in (scan.origin, Origin()) else scan
         found[name] = dataclasses.replace(
             extra, data=np.ascontiguousarray(extra.data), grid=scan.grid if keeps else extra.grid,
-            origin=own.origin, history=(*own.history, Step(f"{name} by {model.card.name}")),
+            origin=own.origin, history=(*own.history, Step(f"{name} by {model.card.name}", None, step.facts, step.warnings)),
         )  # fmt: skip
     return found
 
@@ -294,6 +295,7 @@ class ScanSession(Session):
         self.model, self.scan, self.rt = model, scan, rt
         self._params = params
         self._seen = ""
+        self._even = bool(scan.data.max() == scan.data.min())
         there, self._order_back, self._flips_back = _turned(model, scan)
         self._inner = model.open(there, params, rt)
 
@@ -310,6 +312,11 @@ class ScanSession(Session):
             if type(mark) not in takes:
                 known = ", ".join(str(getattr(kind, "kind", kind.__name__)) for kind in takes) or "none"
                 raise BadPrompt(f"{self.model.card.title} takes no {mark.kind}.", hint=f"It takes: {known}.")
+            if isinstance(mark, Box | Extremes | Mask) and not mark.positive:
+                raise BadPrompt(
+                    f"A {mark.kind} always shows the object, so it cannot be negative.",
+                    hint="Show what is not the object by points, scribbles or lassos.",
+                )
             if isinstance(mark, Mask) and not mark.grid.same(self.scan.grid):
                 raise BadPrompt(
                     "The mask to refine does not lie on the grid of the scan.", hint="Bring it to that grid first."
@@ -331,6 +338,8 @@ class ScanSession(Session):
         self.check(prompts)
         began = time.monotonic()
         self.rt.warnings.clear()
+        if self._even:
+            self.rt.warn("Every voxel of the scan has the same value: there is nothing in it that the mask could follow.")
         self._inner.bounds = prompts.of(Slab)
         answer = self._inner.answer(prompts.pointing())
         self.score, self.taken_for = self._inner.score, self._inner.taken_for
@@ -390,32 +399,28 @@ def replay(step: Step, scan: Volume, rt: LocalRuntime | None = None, others: Seq
     """
     if step.order is None:
         raise MriError(f"'{step.action}' cannot be repeated: it was no order.", hint="Only model runs can be replayed.")
-    expected = step.facts.get("input")
+    expected = step.fact("input", str, "")
     if expected and scan.fingerprint() != expected:
         raise GridMismatch(
             "This is not the scan the result was made from (voxels or grid differ).",
             hint="Give the original file.",
         )
-    if [other.fingerprint() for other in others] != list(step.facts.get("others", ())):
+    if [other.fingerprint() for other in others] != step.fact("others", list, []):
         raise GridMismatch(
             "The further scans are not those the result was made from.", hint="Give the original files, in their order."
         )
     if step.order.task not in TASKS:
         raise MriError(f"There is no task '{step.order.task}' in this version.")
     rt = rt or LocalRuntime()
-    rt.sow(int(step.facts.get("seed", 0)))
-    prompts = step.facts.get("prompts")
-    if prompts is not None:
+    rt.sow(step.fact("seed", int, 0))
+    before = step.fact("weights", dict, {})
+    if "prompts" in step.facts:
+        prompts = Prompts.from_json(step.fact("prompts", list, []))
         with open_session(step.order, scan, rt) as session:
-            labels = session.answer(Prompts.from_json(list(prompts)))
+            labels = session.answer(prompts)
         outcome = Outcome(labels, {}, tuple(rt.warnings))
     else:
         outcome = run(step.order, scan, rt, others)
-    _compare_weights(step, outcome, rt)
-    return outcome
-
-
-def _compare_weights(step: Step, outcome: Outcome, rt: LocalRuntime) -> None:
-    before, now = dict(step.facts.get("weights", {})), dict(outcome.result.history[-1].facts["weights"])
-    if before != now:
+    if before != dict(outcome.result.history[-1].facts["weights"]):
         rt.warn("The weights differ from those of the first run, so the result may differ.")
+    return outcome

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from napari_mri import tasks
-from napari_mri.core.errors import FileProblem, MriError
+from napari_mri.core.errors import FileProblem, MriError, SeveralSeries
 from napari_mri.core.volume import Volume
 from napari_mri.engine.runtime import LocalRuntime
-from napari_mri.io.files import load
+from napari_mri.io.files import load, load_all
 from napari_mri.io.history import read_history, result_of
 
 
@@ -29,8 +29,9 @@ def again(sidecar: Path, source: str | None, rt: LocalRuntime) -> tuple[tasks.Ou
     if not ordered:
         raise MriError(f"{sidecar.name} holds no order that could be carried out again.")
     step = steps[ordered[-1]]
-    scan = load(source) if source else _beside(sidecar, step.facts.get("input"))
-    others = [_beside(sidecar, expected) for expected in step.facts.get("others", ())]
+    expected = step.fact("input", str, "")
+    scan = _given(source, expected) if source else _beside(sidecar, expected)
+    others = [_beside(sidecar, other) for other in step.fact("others", list, [])]
     outcome = tasks.replay(step, scan, rt, others)
     before = _result_of(sidecar)
     if before is None or ordered[-1] != len(steps) - 1:
@@ -46,15 +47,33 @@ def _result_of(sidecar: Path) -> Volume | None:
         return None  # a surface, say: there are no voxels to compare
 
 
-def _beside(sidecar: Path, expected: str | None) -> Volume:
+def _given(source: str, expected: str) -> Volume:
+    """Read the scan the user names; of several series the one the result was made from."""
+    try:
+        return load(source)
+    except SeveralSeries:
+        found = _among(Path(source), expected)
+        if found is None:
+            raise FileProblem(
+                f"None of the series in {source} is the scan the result was made from.", hint="Give the original files."
+            ) from None
+        return found
+
+
+def _among(path: Path, expected: str) -> Volume | None:
+    """Return the scan of a content in a file or folder, if it is there."""
+    try:
+        return next((scan for scan in load_all(path) if scan.fingerprint() == expected), None)
+    except MriError:
+        return None  # no scan
+
+
+def _beside(sidecar: Path, expected: str) -> Volume:
     for path in sorted(sidecar.parent.iterdir()):
         if path.suffix == ".json" or path.name.startswith("."):
             continue
-        try:
-            scan = load(path)
-        except MriError:
-            continue  # not a scan, or several: then it is not the one
-        if scan.fingerprint() == expected:
+        scan = _among(path, expected)
+        if scan is not None:
             return scan
     raise FileProblem(
         f"A scan that {sidecar.name} speaks of is not beside it.",

@@ -10,6 +10,9 @@ from napari_mri.cli.progress import Progress, told
 from napari_mri.core.errors import UnknownModel
 from napari_mri.core.model import TASKS, Model
 
+FILES = ("checkpoint", "encoder")
+"""Options that name a file of weights."""
+
 
 @click.group(invoke_without_command=True)
 @click.pass_context
@@ -85,7 +88,8 @@ def _fetch(name: str) -> None:
 
         model = _named(name)
         if not model.card.weights:
-            click.echo(f"{name} needs no weights.")
+            files = [f"--{knob.name}" for knob in model.knobs if knob.name in FILES]
+            click.echo(f"{name} takes a file of yours ({', '.join(files)})." if files else f"{name} needs no weights.")
         progress = Progress()
         for weight in model.card.weights:
             path = weights.fetch(weight, progress)

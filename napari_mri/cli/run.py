@@ -31,14 +31,18 @@ def grow_model(task: str) -> Callable[[Sequence[str]], tuple[tuple[Knob, ...], s
         wish = word_after(args, "--model") or "auto"
         listed = registry.list_models(task)
         names = ", ".join(entry.name for entry in listed)
-        by_name = {entry.name: entry.model for entry in listed}
-        several = max(0, _words(args) - 2) if task in SEVERAL else 0
-        try:
-            model = registry.find(task, None, several) if wish == "auto" else by_name.get(wish)
-        except UnknownModel:
-            model = None
+        model = next((entry.model for entry in listed if entry.name == wish), None)
         if model is None:
-            return (), f"Models: {names}."
+            several = max(0, _words(args) - 2) if task in SEVERAL else 0
+            if "--help" in args:
+                several = 0
+            try:
+                model = registry.find(task, wish, several)
+            except UnknownModel:
+                if "--help" in args:
+                    return (), f"Models: {names}."
+                with told():  # before flags that only a model knows are called unknown
+                    raise
         return model.knobs, f"Flags of the model '{model.card.name}' are shown. All models: {names}."
 
     return grow
@@ -58,6 +62,15 @@ def read(path: str, series: str | None) -> Volume:
     scan = load(path, series=series)
     warn(scan.origin.warnings)
     return scan
+
+
+def read_all(paths: Sequence[str], series: Sequence[str]) -> list[Volume]:
+    """Read scans and tell their warnings; the n-th series is one of the n-th folder among them, or of the n-th file."""
+    folders = [n for n, path in enumerate(paths) if Path(path).is_dir()] or list(range(len(paths)))
+    if len(series) > len(folders):
+        raise click.UsageError(f"{len(series)} series are named for {len(folders)} folders or files.")
+    chosen = dict(zip(folders, series, strict=False))
+    return [read(path, chosen.get(n)) for n, path in enumerate(paths)]
 
 
 def check_target(target: str, *sources: str, holds: str = "") -> None:
@@ -105,7 +118,7 @@ def write(volume: Volume, target: str) -> None:
         warn((f"{fmt.title} is written without b-values: save as .nii.gz to keep them.",))
 
 
-def _run(task: str, target: str, model: str, device: str, series: str | None, **rest: Any) -> None:
+def _run(task: str, target: str, model: str, device: str, series: str | tuple[str, ...] | None, **rest: Any) -> None:
     source, *more = rest["sources"] if task in SEVERAL else (rest["source"],)
     ctx = click.get_current_context()
     params = picked(ctx.meta["napari_mri.knobs"], rest)
@@ -119,7 +132,7 @@ def _run(task: str, target: str, model: str, device: str, series: str | None, **
             check_target(path, source, *more, holds=kind if path == target else "")
             if sum(Path(path).absolute() == Path(other).absolute() for other in targets) > 1:
                 raise FileProblem(f"Two results would be written to {path}.", hint="Give each a name of its own.")
-        scan, others = read(source, series), [read(path, None) for path in more]
+        scan, *others = read_all([source, *more], series if isinstance(series, tuple) else [series] if series else [])
         outcome = tasks.run(Order(task, model, params), scan, rt, others)
         warn(outcome.warnings)
         write(outcome.result, target)
@@ -145,7 +158,8 @@ def _command(task: str) -> click.Command:
         click.Argument(["target"], metavar="OUT"),
         click.Option(["--model"], default="auto", show_default=True, help="Name of the model."),
         click.Option(["--device"], type=DEVICES, default="auto", show_default=True, help="Where to compute."),
-        click.Option(["--series"], help="Which series of a DICOM folder (number or part of its name)."),
+        click.Option(["--series"], multiple=task in SEVERAL, help="Which series of a DICOM folder (number or part of its name)"
+                     + ("; once for each folder, in their order." if task in SEVERAL else ".")),
         click.Option(["--extra"], type=(str, str), multiple=True, metavar="NAME FILE",
                      help="Write a by-product (distance, uncertainty, residual, …) as well."),
     ]  # fmt: skip

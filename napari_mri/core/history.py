@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
+
+from napari_mri.core.errors import MriError
+
+Kind = TypeVar("Kind")
 
 
 def _frozen(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -69,6 +73,22 @@ class Step:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "facts", _frozen(self.facts))
+
+    def fact(self, name: str, kind: type[Kind], default: Kind) -> Kind:
+        """Return a fact, or a default where it is not told.
+
+        Raises
+        ------
+        MriError
+            If what is told is of another kind: the history was damaged, or written by hand.
+        """
+        value = self.facts.get(name, default)
+        if not isinstance(value, kind):
+            raise MriError(
+                f"The history of '{self.action}' is damaged: what it tells as '{name}' makes no sense.",
+                hint="Give the .json as it was saved.",
+            )
+        return value
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, ready for `json.dumps`."""

@@ -286,12 +286,14 @@ class Prompts:
         """
         marks: list[Mark] = []
         for record in records:
+            if not isinstance(record, Mapping):
+                raise BadPrompt(f"A prompt must be a record of its kind and coordinates, not {record!r}.")
             facts = dict(record)
             kind = KINDS.get(str(facts.pop("kind", "")))
             if kind is None:
                 raise BadPrompt(f"Unknown kind of prompt: {record.get('kind')!r}.")
             try:
                 marks.append(kind(**facts))
-            except TypeError:
-                raise BadPrompt(f"A {record.get('kind')} prompt lacks its coordinates: {facts}.") from None
+            except (TypeError, ValueError, OverflowError):
+                raise BadPrompt(f"A {record.get('kind')} prompt lacks its coordinates, or they make no sense: {facts}.") from None
         return cls(tuple(marks))

@@ -86,8 +86,9 @@ def learn(
     for step in range(plan.steps):
         done = max(step / plan.steps, (time.monotonic() - began) / (60 * plan.minutes))
         low, high = plan.share
+        told = f"learning from this scan, step {step}" + (f", error {figure:.4f}" if best is not None else "")
         try:
-            rt.report(low + (high - low) * min(done, 1.0), f"learning from this scan, step {step}, error {figure:.4f}")
+            rt.report(low + (high - low) * min(done, 1.0), told)
         except Cancelled:
             if best is None or not finish_early(rt):
                 raise

@@ -30,6 +30,8 @@ _FORMS = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoff
 _SLICING = ("dim_info", "slice_start", "slice_end", "slice_code", "slice_duration")
 _ROWS = ("srow_x", "srow_y", "srow_z")
 COMMENT = 6
+ALIGNED = 2
+"""Code of a form whose millimetres are those of another file."""
 _MOST_NAMES = 2_000_000
 
 
@@ -268,8 +270,8 @@ def _place(header: Any, volume: Volume, fields: Mapping[str, Any]) -> None:
             header[key] = row
         header["qform_code"], header["sform_code"] = qform, sform
         return
-    if qform <= 0 and sform <= 0:
-        qform = sform = 1
+    if qform <= 0 and sform <= 0:  # aligned to another scan, whose own place nobody knows
+        qform = sform = ALIGNED
     if qform > 0 and sform > 0:  # the grid was read from the sform: this is the space it is in
         qform = sform
     # A qform cannot hold shear: the nearest rotation is kept there, and the sform tells the truth.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import nibabel as nib
@@ -16,6 +17,7 @@ from napari_mri.core.errors import BadPrompt
 from napari_mri.core.volume import Frames
 from napari_mri.engine.runtime import LocalRuntime
 from napari_mri.measure.removal import structure
+from tests.io.series import ramp, write_series
 from tests.scans import GRIDS, grid_of, head
 
 
@@ -181,3 +183,145 @@ def test_it_is_told_where_b_values_are_not_kept(tmp_path, ending, told):
     assert done.exit_code == 0, done.stderr
     assert ("without b-values" in done.stderr) == told
     assert (bvals_of(mri.load(tmp_path / f"clean{ending}")) == ()) == told
+
+
+def two_series(folder):
+    """A DICOM folder of two series of one place."""
+    grid = grid_of((16, 17, 9), (1.5, 1.5, 4.0), "LPS")
+    for number in (1, 2):
+
+        def edit(ds, index, number=number):
+            ds.SeriesNumber, ds.SeriesInstanceUID = number, f"1.2.3.{number}"
+            ds.SeriesDescription = f"contrast {number}"
+            ds.SOPInstanceUID = f"1.2.3.{number}.{index + 1}"
+
+        write_series(folder / str(number), ramp((16, 17, 9)) // number, grid, edit)
+    return folder
+
+
+def test_two_series_of_one_folder_are_refined_together_and_found_again(tmp_path):
+    pytest.importorskip("torch")
+    folder, out = two_series(tmp_path / "study"), tmp_path / "fine.nii.gz"
+    wish = ("superres", folder, folder, out, "--spacing", 1.5, "--steps", 3, "--register", "off")
+    assert call(*wish).exit_code == 1  # which of them is not told
+    done = call(*wish, "--series", "contrast 2", "--series", "1")
+    assert done.exit_code == 0, done.stderr
+    facts = mri.load(out).history[-1].facts
+    assert facts["input"] == mri.load(folder, series="contrast 2").fingerprint()
+    assert facts["others"] == [mri.load(folder, series="contrast 1").fingerprint()]
+    again = call("replay", tmp_path / "fine.json")
+    assert "Same voxels" in again.stdout, again.stderr
+    again = call("replay", tmp_path / "fine.json", folder)
+    assert "Same voxels" in again.stdout, again.stderr
+    assert call(*wish, *("--series", "1") * 3).exit_code == 2
+
+
+def test_a_folder_without_the_scan_of_a_result_is_told(tmp_path):
+    mri.save(head(GRIDS["plain"]), tmp_path / "head.nii.gz")
+    call("skullstrip", tmp_path / "head.nii.gz", tmp_path / "mask.nii.gz", "--model", "threshold")
+    done = call("replay", tmp_path / "mask.json", two_series(tmp_path / "study"))
+    assert done.exit_code == 1
+    assert "None of the series" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("--preset", "fast"), "takes 4 scans; at most 3"),
+        (("--model", "foo", "--preset", "fast"), "no model 'foo'"),
+    ],
+)
+def test_the_model_is_told_before_the_flags_it_does_not_have(tmp_path, args, says):
+    scans = [tmp_path / f"{name}.nii.gz" for name in "abcd"]
+    done = call("superres", *scans, tmp_path / "out.nii.gz", *args)
+    assert done.exit_code == 1
+    assert says in done.stderr
+    assert "Hint" in done.stderr
+
+
+@pytest.mark.parametrize("fact", ["others", "prompts", "weights", "seed", "input"])
+def test_a_damaged_history_is_told_in_a_sentence(tmp_path, fact):
+    mri.save(head(GRIDS["plain"]), tmp_path / "head.nii.gz")
+    call("skullstrip", tmp_path / "head.nii.gz", tmp_path / "mask.nii.gz", "--model", "threshold")
+    record = json.loads((tmp_path / "mask.json").read_text())
+    record["history"][-1]["facts"][fact] = 0.5
+    (tmp_path / "mask.json").write_text(json.dumps(record))
+    done = call("replay", tmp_path / "mask.json", tmp_path / "head.nii.gz", tmp_path / "again.nii.gz")
+    assert done.exit_code == 1
+    assert f"'{fact}' makes no sense" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"kind": "mask", "shape": ["a", 1, 2], "affine": [1], "packed": "x"},
+        {"kind": "mask", "shape": [1, 2], "affine": [1], "packed": "x"},
+        {"kind": "mask", "shape": [1, 2, 3], "affine": ["b"] * 16, "packed": "x"},
+        {"kind": "point", "xyz": [1, 2, {}]},
+        {"kind": "box", "low": 3, "high": [1, 2, 3]},
+        {"kind": "point"},
+    ],
+)
+def test_records_of_marks_that_make_no_sense_are_refused(tmp_path, record):
+    scan = mri.save(head(GRIDS["plain"]), tmp_path / "head.nii.gz")
+    (tmp_path / "marks.json").write_text(json.dumps([record]))
+    done = call("segment", scan, tmp_path / "m.nii.gz", "--scribble", tmp_path / "marks.json", "--model", "grow")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: A ")
+
+
+@pytest.mark.parametrize("kind", ["box", "mask"])
+def test_what_always_shows_the_object_cannot_be_negative(kind):
+    scan = head(GRIDS["plain"])
+    turned = {
+        "box": mri.Box((-20, -20, -10), (20, 20, 30), positive=False),
+        "mask": replace(mri.Mask.of(np.asarray(scan.data) > 1, scan.grid), positive=False),
+    }[kind]
+    with mri.open_session(scan, model="grow") as session, pytest.raises(BadPrompt, match="cannot be negative"):
+        session.answer(mri.Prompts((mri.Point((0, 0, 10)), turned)))
+
+
+def test_it_is_told_where_every_voxel_is_the_same():
+    scan = head(GRIDS["plain"])
+    for even in (True, False):
+        seen = scan.with_data(np.full_like(scan.data, 7)) if even else scan
+        with mri.open_session(seen, model="grow") as session:
+            labels = session.answer(mri.Prompts((mri.Point((0, 0, 10)),)))
+        assert any("has the same value" in w for w in labels.history[-1].warnings) == even
+
+
+def test_a_new_grid_does_not_pretend_to_be_the_scanners(tmp_path):
+    image = nib.Nifti1Image(np.random.default_rng(0).normal(100, 5, (20, 20, 8)).astype(np.float32), None)
+    image.header.set_zooms((1, 1, 4))
+    image.header["qform_code"] = image.header["sform_code"] = 0
+    nib.save(image, tmp_path / "bare.nii.gz")
+    fine = mri.superres(mri.load(tmp_path / "bare.nii.gz"), model="cubic", spacing=2.0)
+    written = nib.load(mri.save(fine, tmp_path / "fine.nii.gz"))
+    assert (int(written.header["qform_code"]), int(written.header["sform_code"])) == (2, 2)
+    np.testing.assert_allclose(written.affine, fine.affine, atol=1e-5)
+
+
+def test_a_by_product_tells_what_made_it():
+    scan = head(GRIDS["anisotropic"])
+    outcome = tasks.run(mri.Order("superres", "cubic", {"spacing": 2.0}), scan)
+    step, made = outcome.extras["residual"].history[-1], outcome.result.history[-1]
+    assert step.order is None  # it would give the result, not this
+    assert step.facts == made.facts
+    assert step.warnings == made.warnings
+
+
+def test_the_network_of_noise_knows_scans_of_mean_zero():
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    scan = head(GRIDS["plain"])
+    clean = np.asarray(scan.data, np.float32)
+    noisy = clean + rng.normal(0, 0.06 * clean.max(), clean.shape).astype(np.float32)
+    plain = mri.denoise(scan.with_data(noisy), model="net3d", device="cpu").data
+    lowered = mri.denoise(scan.with_data(noisy - np.float32(clean.max())), model="net3d", device="cpu").data + clean.max()
+    left = [float(np.sqrt(np.mean((found - clean)[clean > 0.2 * clean.max()] ** 2))) for found in (plain, lowered)]
+    assert left[1] < 1.1 * left[0]
+
+
+@pytest.mark.parametrize(("name", "says"), [("sam", "takes a file of yours (--checkpoint, --encoder)"), ("grow", "needs no weights")])
+def test_models_without_weights_of_their_own_say_so(name, says):
+    assert says in call("models", "fetch", name).stdout
