@@ -291,7 +291,8 @@ def test_a_by_product_has_the_past_of_the_scan_it_was_made_from():
     first = replace(head(GRIDS["oblique"]), history=(Step("denoise by nlpca"),), origin=Origin("FLAIR", "nifti"))
     other = replace(head(GRIDS["oblique"], seed=2), origin=Origin("T1", "nifti", fields={"descrip": "raw"}))
     model = registry.find("superres", "double")
-    made = tasks._named({"residual": first.with_data(first.data), "second": other, "bare": Volume(first.data, first.grid)}, first, model)
+    extras = {"residual": first.with_data(first.data), "second": other, "bare": Volume(first.data, first.grid)}
+    made = tasks._named(extras, first, model, Step("superres by double"))
     assert [step.action for step in made["residual"].history] == ["denoise by nlpca", "residual by double"]
     assert [step.action for step in made["bare"].history] == ["denoise by nlpca", "bare by double"]
     assert [step.action for step in made["second"].history] == ["second by double"]
