@@ -289,9 +289,9 @@ def compared(scan: Volume, sampled: NDArray[Any]) -> Consistency:
     extent = _range(measured)
     rmse = float(np.sqrt(np.mean(residual.astype(np.float64) ** 2)))
     worst = float(np.abs(residual).max())
-    # A scan of one value has no range: a difference is then told in parts of that value.
-    extent = extent or float(np.abs(measured).max())
-    percent, most = (100 * x / extent if extent > 0 else 100.0 * (x > 0) for x in (rmse, worst))
+    # A scan of one value has no range: any difference that is not rounding is then a whole one.
+    rounding = 1e-5 * float(np.abs(measured).max(initial=0))
+    percent, most = (100 * x / extent if extent > 0 else 100.0 * (x > rounding) for x in (rmse, worst))
     return Consistency(rmse, float(percent), float(most), scan.with_data(residual))
 
 

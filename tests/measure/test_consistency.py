@@ -108,6 +108,7 @@ def test_a_scan_of_one_value_has_figures_too():
     scan = Volume(np.full((3, 3, 3), 7, np.int16), Grid.plain((3, 3, 3)))
     assert consistency(scan, scan).percent == 0
     assert consistency(scan, scan.with_data(scan.data + 1)).percent == 100
+    assert consistency(scan, scan.with_data(np.float32(scan.data) * np.float32(1 + 1e-6))).percent == 0  # rounding
 
 
 def test_grids_that_do_not_fit_are_refused():
