@@ -15,6 +15,8 @@ import click
 from napari_mri.core.errors import MriError
 from napari_mri.engine.runtime import LocalRuntime
 
+_BEGUN = "napari_mri.begun"
+
 
 class Progress:
     """One line on stderr that is written over; a line every few seconds where stderr is no terminal."""
@@ -83,8 +85,18 @@ def told() -> Iterator[None]:
             click.echo(f"Hint: {error.hint}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        click.echo("Stopped. Nothing was written.", err=True)
+        ctx = click.get_current_context(silent=True)
+        begun = ctx.meta.get(_BEGUN, []) if ctx else []
+        wrote = f"Look whether these are whole, with their .json: {', '.join(begun)}." if begun else "Nothing was written."
+        click.echo(f"Stopped. {wrote}", err=True)
         sys.exit(1)
+
+
+def begins(target: str) -> None:
+    """Note that a result is being written, for whoever stops the program at that moment."""
+    ctx = click.get_current_context(silent=True)
+    if ctx:
+        ctx.meta.setdefault(_BEGUN, []).append(target)
 
 
 def warn(sentences: tuple[str, ...]) -> None:

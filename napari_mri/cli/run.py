@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from napari_mri.cli.flags import GrownCommand, picked, word_after
-from napari_mri.cli.progress import running, told, warn
+from napari_mri.cli.progress import begins, running, told, warn
 from napari_mri.core.errors import FileProblem, UnknownModel, UnsupportedImage
 from napari_mri.core.history import Order
 from napari_mri.core.model import TASKS, Knob
@@ -112,6 +112,7 @@ def write(volume: Volume, target: str) -> None:
     """Write a result and say where it is."""
     from napari_mri.io.files import save, writer_of
 
+    begins(target)
     click.echo(str(save(volume, target)))
     fmt, _ = writer_of(Path(target))
     if fmt.name != "nifti" and volume.frames is not None and volume.frames.bvals:

@@ -325,3 +325,17 @@ def test_the_network_of_noise_knows_scans_of_mean_zero():
 @pytest.mark.parametrize(("name", "says"), [("sam", "takes a file of yours (--checkpoint, --encoder)"), ("grow", "needs no weights")])
 def test_models_without_weights_of_their_own_say_so(name, says):
     assert says in call("models", "fetch", name).stdout
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_who_stops_twice_is_told_what_was_begun(tmp_path, monkeypatch, late):
+    scan = mri.save(head(GRIDS["plain"]), tmp_path / "head.nii.gz")
+
+    def stopped(*args, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("napari_mri.io.files.save" if late else "napari_mri.tasks.run", stopped)
+    done = call("skullstrip", scan, tmp_path / "mask.nii.gz", "--model", "threshold")
+    assert done.exit_code == 1
+    assert ("mask.nii.gz" in done.stderr) == late
+    assert ("Nothing was written" in done.stderr) != late
