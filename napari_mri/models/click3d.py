@@ -22,7 +22,8 @@ from napari_mri.core.volume import Labels, Volume
 from napari_mri.engine import fit
 from napari_mri.models._anatomy import BRAIN, BRANCHED, SHELLS, Anatomy, Meaning, anatomy_of, apart
 from napari_mri.models._click3d_mend import WIDE, WINDOW, bettered, deep_in, leant, reached, window_of
-from napari_mri.models._click3d_rounds import OVERVIEW, Answer, Rounds, as_array, extent, share, touched
+from napari_mri.models._click3d_refine import Belief, believed, near
+from napari_mri.models._click3d_rounds import OVERVIEW, Answer, Rounds, as_array, extent, touched
 from napari_mri.models._click3d_zoom import Pyramid, carried, straight
 from napari_mri.models._headnet import HEADNET, naming, unfit
 from napari_mri.models._marks import Pointed, sorted_out, voxel_box
@@ -80,12 +81,6 @@ MENDED_WHOLE, MENDED_PART = 0.67, 0.5
 is surer of heads it never saw than it ought to be."""
 UNSURE = 0.004
 """Nothing is known so surely that marks might not turn it: 0 (or 1) less (or more) than this."""
-REFINED_MM = 8.0
-"""A mask to be made better changes so far around a click."""
-AROUND = 16
-"""Voxels around a mask that are looked at with it."""
-OUTLINE_MM, DOUBTED = 1.5, 0.4
-"""The outline of a mask to be made better may be off by about so much; and how likely a voxel beside it is the object's at most."""
 FIRST_MARKS = 3
 """Marks within which more may come to be meant than at first."""
 
@@ -184,32 +179,6 @@ def _steps(found: Any) -> Any:
     import torch
 
     return (found * 255).round().to(torch.uint8)
-
-
-@dataclass(frozen=True, eq=False)
-class Belief:
-    """What a mask to be made better says.
-
-    Parameters
-    ----------
-    given : ndarray of bool
-        The mask, on the grid of the scan.
-    look : Grid
-        The crop it is made better in.
-    likely : ndarray, `look.shape`
-        How likely it is right.
-    part, target : slices and Grid
-        The part of the scan that the crop shows.
-    there : ndarray of bool, `target.shape`
-        What of the mask comes back from the crop if nothing changes it.
-    """
-
-    given: NDArray[np.bool_]
-    look: Grid
-    likely: Array
-    part: tuple[slice, ...]
-    target: Grid
-    there: NDArray[np.bool_]
 
 
 class Clicking(Session):
@@ -405,8 +374,8 @@ class Clicking(Session):
             return Found(turned, before.shown)
         better = self._mended(known, turned, told, new, before.shown)
         last = carried(before.shown.found, before.shown.look, better.look)
-        near = _like(_near(np.array(wrong), better.look), last)
-        return Found(turned, Answer(last + near * (better.found - last), better.look))
+        share = _like(near(np.array(wrong), better.look), last)
+        return Found(turned, Answer(last + share * (better.found - last), better.look))
 
     def _corrected(self, known: Answer, told: Pointed, gently: bool = False) -> Answer:
         """Turn an answer near new marks, where the brightness is theirs; `gently` only where it says otherwise."""
@@ -535,32 +504,10 @@ class Clicking(Session):
         if kept is None or kept.given is not given or not kept.look.same(look):
             there = self._around(look.corners())
             assert there is not None, "a crop around a mask shows a part of the scan"
-            likely = _believed(given, self.scan.grid, look)
+            likely = believed(given, self.scan.grid, look)
             kept = Belief(given, look, likely, *there, carried(likely, look, there[1]) > self.p.level)
             self._believes = kept
         return kept
-
-
-def _believed(mask: NDArray[np.bool_], grid: Grid, look: Grid) -> Array:
-    """Return how likely a mask to be made better is right on a crop, 0 to 1: surer away from its outline, above 0.5 in it."""
-    from scipy.ndimage import gaussian_filter
-
-    span = extent(mask)
-    assert span is not None, "an empty mask is refused"
-    low, high = np.maximum(span[0] - AROUND, 0), np.minimum(span[1] + 1 + AROUND, mask.shape)
-    covered = share(mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], grid.cropped(low, high), look)
-    smooth = gaussian_filter(covered, OUTLINE_MM / np.asarray(look.spacing))
-    return np.where(covered > 0.5, np.maximum(smooth, 1 - DOUBTED), np.minimum(smooth, DOUBTED)).astype(np.float32)
-
-
-def _near(places: NDArray[np.float64], look: Grid) -> Array:
-    """Return 1 at places (P, 3) patient mm on a crop (I, J, K), less the farther away."""
-    most = np.zeros(look.shape, dtype=np.float32)
-    for spot in look.to_voxels(places[:: max(1, len(places) // 16)]):
-        away = [((np.arange(n) - s) * mm) ** 2 for n, s, mm in zip(look.shape, spot, look.spacing, strict=True)]
-        i, j, k = (np.exp(-0.5 * line / REFINED_MM**2).astype(np.float32) for line in away)
-        np.maximum(most, i[:, None, None] * j[:, None] * k, out=most)
-    return most
 
 
 def _like(values: NDArray[Any], other: Any) -> Any:
