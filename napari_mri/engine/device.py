@@ -43,6 +43,7 @@ def choose(wish: str = "auto") -> str:
     """
     if wish not in DEVICES:
         raise BadOption(f"There is no device '{wish}'.", hint=f"Choose one of {', '.join(DEVICES)}.")
+    hide_triton()
     if wish == "cpu" or (wish == "auto" and not (has_torch() and may_have_gpu())):
         return "cpu"
     if not has_torch():
@@ -55,6 +56,21 @@ def choose(wish: str = "auto") -> str:
     if not there[wish]:
         raise BadOption(f"This machine has no usable {wish} device.", hint="Use --device cpu or auto.")
     return wish
+
+
+def hide_triton() -> None:
+    """Keep torch from loading triton into a program that draws by Mesa with LLVM: two LLVMs in one program end it at once.
+
+    torch's optimisers load it, though nothing of ours needs it; from then on importing it is a plain `ImportError`.
+    """
+    if "triton" in sys.modules or sys.platform != "linux":
+        return
+    try:
+        drawn_by_llvm = "libLLVM" in Path("/proc/self/maps").read_text()
+    except OSError:
+        return
+    if drawn_by_llvm:
+        sys.modules["triton"] = None  # type: ignore[assignment]
 
 
 def half_is_quick(device: str) -> bool:

@@ -25,8 +25,9 @@ _SILENT = 8e-3
 """Share of the level at low frequencies below which a frequency counts as empty: scanners' own filters leave
 more than twice as much, cubic interpolation or zero-filling by two leaves less than two thirds."""
 
-_STEADY = 1e-4
-"""Least share of a correction's own strength that counts as measured; keeps overlapping slices solvable."""
+_STEADY, _MEASURED = 1e-4, 0.02
+"""Share of a correction's own strength that is added to what was measured; more where slices overlap so far (by half and
+more) that some pattern across them was measured with less than the second share: it would come back as wild values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +181,9 @@ def _inverse(matrix: Matrix, smooth: float) -> Matrix:
         prior += smooth * (max(many / few, 1.0) / np.pi) ** 4 * bend.T @ bend
     spread = np.linalg.solve(prior, matrix.T)
     seen = matrix @ spread
-    seen += _STEADY * float(np.trace(seen)) / few * np.eye(few)
+    mean = float(np.trace(seen)) / few
+    least = float(np.linalg.eigvalsh((seen + seen.T) / 2)[0]) / mean
+    seen += max(_STEADY, _MEASURED - least) * mean * np.eye(few)
     return np.asarray(np.linalg.solve(seen.T, spread.T).T)
 
 

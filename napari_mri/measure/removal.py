@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mri.core.errors import BadOption
 from napari_mri.core.model import Runtime
 from napari_mri.core.volume import Volume
 from napari_mri.measure import noise as measure
@@ -15,6 +16,7 @@ from napari_mri.measure.noise import Noise
 
 Array = NDArray[np.float32]
 
+NOTHING = "No noise was found, so nothing was changed."
 KINDS = ("auto", "rician", "gaussian")
 SIGMA_SAYS = "Standard deviation of the noise in the scan's own units; 0 measures it in the scan."
 KIND_SAYS = (
@@ -25,6 +27,8 @@ VARYING_SAYS = (
     "Whether the noise level is followed over the field of view (parallel imaging, surface coils) or taken as one number."
 )
 VARYING = ("auto", "yes", "no")
+STRAY = 0.01
+"""Share of voxels below zero that interpolation may have left in a magnitude."""
 ENOUGH_TISSUE = 500
 """Voxels of tissue by which a residual can be judged, at least."""
 ENOUGH = 500_000
@@ -45,9 +49,21 @@ def noise_of(scan: Volume, sigma: float, kind: str, rt: Runtime) -> Noise:
     kind : str
         One of `KINDS`.
     rt : Runtime
+
+    Raises
+    ------
+    BadOption
+        If the noise is called Rician where more than `STRAY` of the voxels lie below zero: a magnitude has no such.
     """
+    first = np.asarray(scan.frame(0).data)
+    if kind == "rician":
+        below = float(np.count_nonzero(first < 0)) / first.size
+        if below > STRAY:
+            raise BadOption(
+                f"The noise cannot be Rician: {100 * below:.0f} % of the voxels lie below zero, and a magnitude has none there.",
+                hint="Leave the kind at auto, or choose Gaussian.",
+            )
     if sigma > 0:
-        first = np.asarray(scan.frame(0).data)
         kind = kind if kind != "auto" else "rician" if first.min() >= 0 else "gaussian"
         percent = 100 * sigma / max(measure.brightness(first), 1e-12)
         return Noise(sigma, percent, kind, "the user", np.nan, np.nan, True)
@@ -118,6 +134,8 @@ def taken_out(scan: Volume, p: Wish, rt: Runtime, method: Callable[[Array, Array
     found = noise_of(scan, p.sigma, p.kind, rt)
     level = noise_map(scan, found, p.varying) * np.float32(p.strength)
     if not level.any():
+        if p.strength > 0:
+            rt.warn(NOTHING)
         return handed_over(scan, data, level, rt)
     return handed_over(scan, method(data, level, found.kind == "rician", rt), level, rt)
 
@@ -138,8 +156,7 @@ def handed_over(scan: Volume, answer: NDArray[Any], sigma: Array | float, rt: Ru
     residual = before - result
     rt.offer("residual", scan.with_data(residual))
     level = np.broadcast_to(np.asarray(sigma, dtype=np.float32), scan.grid.shape)
-    if residual.ndim == 3:  # frame by frame, the runtime stacks it
-        rt.offer("noise level", scan.with_data(np.array(level)))
+    rt.offer("noise level", scan.with_data(np.array(level)))
     number = 0 if residual.ndim == 3 else residual.shape[3] // 2
     sight = residual if residual.ndim == 3 else residual[..., number]
     clean = result if result.ndim == 3 else result[..., number]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_mri.core.errors import Cancelled, MriError
 from napari_mri.core.grid import Grid
 from napari_mri.core.model import Runtime
 from napari_mri.core.volume import Volume
@@ -21,7 +22,13 @@ def motion(fixed: Volume, moving: Volume, rt: Runtime) -> NDArray[np.float64]:
     Parameters
     ----------
     fixed, moving : Volume, (I, J, K)
+        Grey values of any range.
     rt : Runtime
+
+    Raises
+    ------
+    MriError
+        If a scan has but one value, or nothing to compare is found.
     """
     import SimpleITK as sitk
 
@@ -30,7 +37,7 @@ def motion(fixed: Volume, moving: Volume, rt: Runtime) -> NDArray[np.float64]:
     search = sitk.ImageRegistrationMethod()
     search.SetMetricAsMattesMutualInformation(32)
     search.SetMetricSamplingStrategy(search.REGULAR)
-    search.SetMetricSamplingPercentage(0.2)
+    search.SetMetricSamplingPercentage(0.2, rt.seed + 1)  # 0 stands for the clock
     search.SetInterpolator(sitk.sitkLinear)
     search.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-3, 120, 0.5, 1e-5)
     search.SetOptimizerScalesFromPhysicalShift()
@@ -40,7 +47,15 @@ def motion(fixed: Volume, moving: Volume, rt: Runtime) -> NDArray[np.float64]:
     start.SetCenter([float(x) for x in fixed.grid.centre])
     search.SetInitialTransform(start, inPlace=True)
     search.AddCommand(sitk.sitkIterationEvent, lambda: _heard(search, rt))
-    search.Execute(*pictures)
+    threads = search.GetGlobalDefaultNumberOfThreads()
+    try:
+        # Several threads add up in an order of their own: no two runs would be the same. The metric asks for its own ones.
+        search.SetGlobalDefaultNumberOfThreads(1)
+        search.Execute(*pictures)
+    except RuntimeError as error:
+        raise MriError("The places of the scans could not be compared.", hint="Do they show the same part of the body?") from error
+    finally:
+        search.SetGlobalDefaultNumberOfThreads(threads)
     found = np.eye(4)
     found[:3, :3] = np.asarray(start.GetMatrix()).reshape(3, 3)
     centre = np.asarray(start.GetCenter())
@@ -51,8 +66,6 @@ def motion(fixed: Volume, moving: Volume, rt: Runtime) -> NDArray[np.float64]:
 
 def _heard(search, rt: Runtime) -> None:  # type: ignore[no-untyped-def]
     """Hear a stop: an error must not pass through SimpleITK, so the search is ended and the next report raises."""
-    from napari_mri.core.errors import Cancelled
-
     try:
         rt.report(0.02, "comparing the places of the scans")
     except Cancelled:
@@ -70,8 +83,10 @@ def _picture(scan: Volume):  # type: ignore[no-untyped-def]
     if (coarse > np.asarray(grid.spacing) * 1.01).any():
         way = slicing(grid.respaced(coarse), grid)
         data, grid = way.sampled(data), way.scan
-    top = max(float(np.percentile(data, 99.5)), 1e-6)
-    picture = sitk.GetImageFromArray(np.ascontiguousarray(np.clip(data / top, 0, 1).transpose(2, 1, 0)))
+    low, top = (float(x) for x in np.percentile(data, [0.5, 99.5]))
+    if not top > low:
+        raise MriError("The places of the scans could not be compared: one of them has nearly everywhere the same value.")
+    picture = sitk.GetImageFromArray(np.ascontiguousarray(np.clip((data - low) / (top - low), 0, 1).transpose(2, 1, 0)))
     picture.SetSpacing(grid.spacing)
     picture.SetOrigin([float(x) for x in grid.affine[:3, 3]])
     u, _, vt = np.linalg.svd(grid.directions)

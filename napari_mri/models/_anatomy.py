@@ -47,6 +47,8 @@ SHELLS, BRANCHED = frozenset((23, 25)), frozenset((20, 32))
 """Marrow of the skull, and sinuses with the dura: nearly as large as the brain. And vessels: a part of them may be meant."""
 FAR_OUT = 16.0
 """One face that is off by more than so many variances tells no more than that."""
+LEAST_SHARED = 0.1
+"""A box that shares less than this with that of a structure (intersection over union) is not one around it."""
 UNKNOWN_REACH = (0.0, 3.0)
 """Mean and spread, mm, of how far a structure reaches beyond its map, where that was not measured."""
 SOME_VOXELS = 600_000
@@ -406,6 +408,8 @@ class Anatomy:
         best: tuple[float, Meaning | None] = (MOST_ODD, None)
         for meaning, ends in self.ends.items():
             mean, spread = self.key.reach(meaning)
+            if _shared(ends, box) < LEAST_SHARED:
+                continue
             off = (np.concatenate([ends[0] - box[0], box[1] - ends[1]]) - mean) / spread
             odd = float(np.minimum(off**2, FAR_OUT).mean()) / 2 + float(np.log(spread)) + DISFAVOUR * (meaning[0] in SHELLS)
             if meaning in WHOLE:
@@ -543,6 +547,12 @@ class _Held:
 def apart(marks: list[Places]) -> bool:
     """Whether marks (N, 3) patient mm are all far from each other: whoever wants something large does not click again near by."""
     return all(np.linalg.norm(a[:, None] - b, axis=-1).min() >= APART_MM for a, b in combinations(marks, 2))
+
+
+def _shared(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Return what two boxes (2, 3) mm share, over what they take together."""
+    both = np.prod(np.maximum(np.minimum(one[1], other[1]) - np.maximum(one[0], other[0]), 0))
+    return float(both / (np.prod(one[1] - one[0]) + np.prod(other[1] - other[0]) - both))
 
 
 def _on(side: int, right: Any) -> Any:

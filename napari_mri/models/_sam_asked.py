@@ -26,13 +26,28 @@ class Asked:
     points : ndarray, (N, 2)
     positive : ndarray of bool, (N,)
     box : ndarray, (4,) x1 y1 x2 y2, optional
+        Around all that was boxed.
     before : ndarray, (1, T, T) logits of an earlier answer, optional
+    boxes : tuple of ndarray, (4,)
+        Each box, where there are several: parts of the object.
     """
 
     points: NDArray[Any]
     positive: NDArray[np.bool_]
     box: NDArray[Any] | None = None
     before: NDArray[Any] | None = None
+    boxes: tuple[NDArray[Any], ...] = ()
+
+    def parts(self) -> list[Asked]:
+        """Return one question for each of several boxes: points on the object in another box are left to that one."""
+        if len(self.boxes) < 2:
+            return [self]
+        held = np.array([((self.points >= b[:2]) & (self.points <= b[2:])).all(axis=1) for b in self.boxes])
+        asked = []
+        for box, own in zip(self.boxes, held, strict=True):
+            kept = own | ~held.any(axis=0) | ~self.positive
+            asked.append(Asked(self.points[kept], self.positive[kept], box))
+        return asked
 
 
 def plane_of(grid: Grid, prompts: Prompts, wish: str) -> Plane:
@@ -64,18 +79,19 @@ def by_slice(told: Pointed, plane: Plane) -> dict[int, Asked]:
         for voxel in voxels[held]:
             number = int(np.clip(np.rint(voxel[axis]), 0, plane.count - 1))
             points.setdefault(number, []).append((plane.to_picture(voxel)[0], sign))
-    boxes: dict[int, NDArray[Any]] = {}
+    boxes: dict[int, list[NDArray[Any]]] = {}
     for box in told.boxes:
         low, high = voxel_box(box, grid)
         number = int(np.clip(np.rint((low[axis] + high[axis]) / 2), 0, plane.count - 1))
         ends = plane.to_picture(np.stack([low, high]))
-        boxes[number] = np.concatenate([ends.min(axis=0), ends.max(axis=0)])
+        boxes.setdefault(number, []).append(np.concatenate([ends.min(axis=0), ends.max(axis=0)]))
     asked = {}
     for number in sorted({*points, *boxes}):
         some = thinned(points.get(number, []))
-        asked[number] = Asked(
-            np.array([p for p, _ in some]).reshape(-1, 2), np.array([s for _, s in some], bool), boxes.get(number)
-        )
+        here = boxes.get(number, [])
+        whole = np.concatenate([np.min(here, axis=0)[:2], np.max(here, axis=0)[2:]]) if here else None
+        places, signs = np.array([p for p, _ in some]).reshape(-1, 2), np.array([s for _, s in some], bool)
+        asked[number] = Asked(places, signs, whole, boxes=tuple(here))
     return asked
 
 

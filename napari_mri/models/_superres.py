@@ -39,6 +39,10 @@ MOST_VOXELS = 1.5e9
 """6 GB of float32 a volume: beyond it a wish for a spacing is more likely a slip."""
 INTERPOLATED = 0.8
 """An axis with signal up to less than this share of its highest frequency was interpolated before."""
+MOST_THICK = 3.0
+"""Slices are at most so much thicker than their distance; more is a slip."""
+CLEARLY, OVERLAPPING = 1.2, 1.55
+"""So much larger than the next spacing that of slices is, for sure; and slices so much thicker than their distance overlap far."""
 SAME = 1e-3
 """Relative difference below which two spacings are one."""
 
@@ -236,7 +240,7 @@ def way_of(grid: Grid, wish: Wish) -> Way:
     Raises
     ------
     BadOption
-        If the result would be too large.
+        If the result would be too large, or slices cannot be as thick as they are said to be.
     """
     return way_to(grid, np.full(3, wish.spacing or min(grid.spacing)), wish)
 
@@ -252,6 +256,10 @@ def way_to(grid: Grid, spacing: ArrayLike, wish: Wish) -> Way:
     middle = grid.respaced(np.maximum(own, step)) if (step > own).any() else grid
     fine = middle.respaced(step) if (step < own).any() else middle
     widths = np.asarray(middle.spacing)
+    if wish.thickness > MOST_THICK * own.max():
+        raise BadOption(
+            f"Slices {own.max():.3g} mm apart cannot be {wish.thickness:.3g} mm thick.", hint="Look for the slice thickness in the scan's header."
+        )
     if wish.thickness > 0 and slice_axis(grid) is not None:
         axis = int(np.argmax(own))
         widths[axis] = max(wish.thickness, widths[axis]) if step[axis] > own[axis] else wish.thickness
@@ -340,7 +348,18 @@ def tell_limits(scan: Volume, way: Way, p: Wish, rt: Runtime) -> None:
         )
     if (factor < 1 - SAME).any():
         rt.warn(f"The scan is finer than {wish.max():.3g} mm along some axes and was averaged there.")
-    if 0 < p.thickness < own[axis] * 0.98 and axis == slice_axis(scan.grid):
+    thick = slice_axis(scan.grid)
+    if p.thickness > 0 and thick is None:
+        rt.warn("The spacings are all equal, so it cannot be told which axis has the slices: their thickness was not used.")
+    elif p.thickness > 0 and thick is not None and own[thick] < CLEARLY * np.sort(own)[1]:
+        names = dict(zip("RLAPSI", ("left-right", "left-right", "front-back", "front-back", "top-bottom", "top-bottom"), strict=True))
+        rt.warn(f"The thickness was taken for slices along the {names[scan.grid.axes[thick]]} axis, which has the largest spacing.")
+    if p.thickness > OVERLAPPING * own[axis] and axis == thick:
+        rt.warn(
+            f"Slices {p.thickness:.3g} mm thick every {own[axis]:.3g} mm overlap by more than half: what they have in common "
+            "hides fine detail, so the result agrees less with the scan."
+        )
+    if 0 < p.thickness < own[axis] * 0.98 and axis == thick:
         rt.warn(f"{own[axis] - p.thickness:.3g} mm between slices were not measured: they are guessed from both sides.")
     filled = filled_spectrum(scan.frame(scan.n_frames // 2).data)
     # Only the axes that are refined: a detail that is not there cannot be sharpened.

@@ -122,9 +122,9 @@ class Growing(Session):
                 first = np.clip(np.floor(low), 0, None).astype(int)
                 last = np.clip(np.ceil(high) + 1, 0, work.shape).astype(int)
                 within[tuple(slice(a, b) for a, b in zip(first, last, strict=True))] = True
-                if not len(told.inside):
-                    middle = np.clip(np.rint((low + high) / 2), 0, np.asarray(work.shape) - 1).astype(int)
-                    inside[tuple(middle)] = True
+                if not len(told.inside):  # the middle of what the scan has of the box
+                    ends = np.clip([low, high], 0, np.asarray(work.shape) - 1)
+                    inside[tuple(np.rint(ends.mean(axis=0)).astype(int))] = True
             outside |= ~within
         for places, where, other in ((told.inside, inside, outside), (told.outside, outside, inside)):
             at = tuple(inner_voxels(places, work).T)
@@ -135,7 +135,7 @@ class Growing(Session):
     def _grown(self, image: Array, inside: Bools, outside: Bools, work: Grid) -> Array:
         """Return a map that is positive in the object."""
         if not inside.any():
-            self.rt.warn("No mark lies in the part of the scan that was looked at.")
+            self.rt.warn("No mark on the object is left: they lie outside the box or the scan, or under marks beside the object.")
             return np.full(image.shape, -1, dtype=np.float32)
         tone = self._tone(image, inside)
         mean = float(np.mean(work.spacing))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_mri.core.errors import GridMismatch, MissingExtra
+from napari_mri.core.errors import Cancelled, GridMismatch, MissingExtra, MriError
 from napari_mri.core.model import SUPERRES, Card, Model, Runtime, Wants, knob
 from napari_mri.core.volume import Volume
 from napari_mri.engine.device import free_bytes, half_is_quick
@@ -151,7 +151,15 @@ def _in_place(scan: Volume, other: Volume, name: str, register: str, rt: Runtime
         rt.warn("Whether the scans are in register was not checked: SimpleITK is not installed.")
         return other
     rt.report(0.01, "comparing the places of the scans")
-    by = align.motion(scan, other, rt)
+    try:
+        by = align.motion(scan, other, rt)
+    except Cancelled:
+        raise
+    except MriError as error:
+        if register == "rigid":
+            raise
+        rt.warn(f"Whether the {name} scan is in register is not known. {error.what}")
+        return other
     rt.report(0.03, "comparing the places of the scans")
     far = align.distance(by, scan.grid)
     if register == "rigid":
@@ -181,13 +189,14 @@ class _View:
         way = way_of(scan.grid, wish)
         start = way.start(scan.data)
         low, high = (float(x) for x in np.percentile(start[::2, ::2], [0.5, 99.5]))
+        wide = high - low or float(np.ptp(start)) or 1.0
         axis = slice_axis(scan.grid)
         if axis is None:
-            return cls(way, start, low, max(high - low, 1e-6), 1.0, axis)
+            return cls(way, start, low, wide, 1.0, axis)
         own, fine = way.middle.spacing[axis], way.fine.spacing[axis]
         # The function tells fine voxels, which are means already: so much wider is a slice than one of them.
         thick = max((wish.thickness or own) ** 2 - fine**2, 0.0) ** 0.5
-        return cls(way, start, low, max(high - low, 1e-6), thick / own, axis)
+        return cls(way, start, low, wide, thick / own, axis)
 
     @property
     def unit(self) -> Array:

@@ -102,7 +102,7 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     sigma, is_rician = shells.series_noise(scan, p.sigma, p.kind, rt)
     data = np.asarray(scan.data, dtype=np.float32)
     if sigma <= 0:
-        rt.warn("No noise was found, so nothing was changed.")
+        rt.warn(shared.NOTHING)
         return shared.handed_over(scan, data, 0.0, rt)
     if p.strength <= 0:
         return shared.handed_over(scan, data, 0.0, rt)

@@ -53,6 +53,8 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     found = shared.noise_of(scan, p.sigma, p.kind, rt)
     sigma = found.sigma * p.strength
     if sigma <= 0:
+        if p.strength > 0:
+            rt.warn(shared.NOTHING)
         return shared.handed_over(scan, data, 0.0, rt)
     rt.report(0.1, "averaging what looks alike")
     # dipy leaves a rim without neighbours unfiltered, and reads double precision only.

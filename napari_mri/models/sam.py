@@ -90,7 +90,8 @@ class Slicing(Session):
             where[plane.axis] = number
             mask[tuple(where)] = plane.home(answer.mask)
         self._prepare_ahead(plane, found)
-        self.score = float(np.mean([answer.score for answer in found.values()])) if found else 0.0
+        # SAM's guess of the overlap is not held between 0 and 1.
+        self.score = float(np.clip(np.mean([answer.score for answer in found.values()]), 0, 1)) if found else 0.0
         return self.scan.with_labels(mask, {1: "object"})
 
     def close(self) -> None:
@@ -159,7 +160,12 @@ class Slicing(Session):
         return after.score < self.p.least or both < self.p.overlap * either or not 0.5 <= ratio <= 2.0
 
     def _ask(self, plane: Plane, number: int, asked: Asked) -> Found:
-        return self.predictor.ask(self._embedding(plane, number), plane.size, asked)
+        seen = self._embedding(plane, number)
+        found = [self.predictor.ask(seen, plane.size, part) for part in asked.parts()]
+        if len(found) == 1:
+            return found[0]
+        score = float(np.mean([part.score for part in found]))
+        return Found(np.any([part.mask for part in found], axis=0), score, np.max([part.logits for part in found], axis=0))
 
     def _embedding(self, plane: Plane, number: int) -> NDArray[np.float16]:
         """Return the slice's embedding, from the cache if it was ever made."""

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 import napari_mri as mri
 from napari_mri import tasks
 from napari_mri.cli import main
-from napari_mri.core.errors import BadPrompt
-from napari_mri.core.volume import Frames
+from napari_mri.core.errors import BadOption, BadPrompt
+from napari_mri.core.volume import Frames, Volume
 from napari_mri.engine.runtime import LocalRuntime
 from napari_mri.measure.removal import structure
 from tests.io.series import ramp, write_series
@@ -339,3 +339,72 @@ def test_who_stops_twice_is_told_what_was_begun(tmp_path, monkeypatch, late):
     assert done.exit_code == 1
     assert ("mask.nii.gz" in done.stderr) == late
     assert ("Nothing was written" in done.stderr) != late
+
+
+@pytest.mark.parametrize("model", ["nlpca", "nlm", "net3d", "selfscan"])
+def test_noise_below_zero_is_not_rician(model):
+    if model == "net3d":
+        pytest.importorskip("torch")
+    scan = head(GRIDS["plain"])
+    with pytest.raises(BadOption, match=r"cannot be Rician: [0-9]+ %"):
+        mri.denoise(scan.with_data(np.float32(scan.data) - 500), model=model, kind="rician", sigma=10.0, device="cpu")
+
+
+def test_it_is_told_when_no_noise_was_found():
+    scan = head(GRIDS["plain"])
+    even = scan.with_data(np.round(np.float32(scan.data) / 50) * 50)
+    for model in ("nlpca", "nlm"):
+        outcome = tasks.run(mri.Order("denoise", model, {"strength": 0.0}), scan, LocalRuntime("cpu"))
+        assert not any("nothing was changed" in w for w in outcome.warnings), "that was wished"
+        tiny = Volume(np.float32(even.data)[:8, :8, :8], even.grid.cropped((0, 0, 0), (8, 8, 8)))
+        outcome = tasks.run(mri.Order("denoise", model, {}), tiny, LocalRuntime("cpu"))
+        same = np.array_equal(outcome.result.data, tiny.data)
+        assert same == any("nothing was changed" in w or "same value" in w for w in outcome.warnings)
+
+
+def test_every_series_model_offers_the_noise_level():
+    for model in ("neighbours", "lowrank"):
+        outcome = tasks.run(mri.Order("denoise", model, {}), series(), LocalRuntime("cpu"))
+        assert outcome.extras["noise level"].data.shape == (12, 13, 8)
+        assert outcome.extras["residual"].data.shape == (12, 13, 8, 6)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "thickness", "says"),
+    [
+        ((2, 2, 2), 4.0, "was not used"),
+        ((2.2, 2.2, 2.0), 3.0, "left-right axis"),
+        ((2, 6, 6), 6.0, "front-back axis"),
+        ((2, 2, 6), 12.0, "overlap by more than half"),
+        ((2, 2, 6), 8.0, ""),
+    ],
+)
+def test_a_thickness_that_may_be_meant_otherwise_is_told(spacing, thickness, says):
+    scan = head(grid_of((20, 22, 12), spacing))
+    outcome = tasks.run(mri.Order("superres", "cubic", {"spacing": 1.5, "thickness": thickness}), scan, LocalRuntime("cpu"))
+    told = [w for w in outcome.warnings if "thick" in w]
+    assert any(says in w for w in told) if says else not told
+
+
+def test_slices_that_overlap_far_give_no_wild_values():
+    grid = grid_of((20, 22, 12), (2, 2, 6))
+    scan = mri.Volume(np.full(grid.shape, 300, np.float32) + np.arange(12) % 2 * np.float32(10), grid)
+    fine = tasks.run(mri.Order("superres", "cubic", {"spacing": 2.0, "thickness": 12.0}), scan, LocalRuntime("cpu")).result.data
+    assert 240 < fine.min() < fine.max() < 370  # no such pattern can have been measured
+    with pytest.raises(BadOption, match="cannot be 40 mm thick"):
+        mri.superres(scan, model="cubic", spacing=2.0, thickness=40.0)
+
+
+def test_a_box_that_reaches_beyond_the_scan_grows_from_what_is_seen_of_it():
+    grid = grid_of((40, 40, 30), (2, 2, 2))
+    low, high = grid.corners().min(axis=0), grid.corners().max(axis=0)
+    data = np.zeros(grid.shape, np.float32)
+    data[8:32, 8:32, 8:24] = 100
+    scan = mri.Volume(data, grid)
+    found = []
+    for room in (0, 60):
+        with mri.open_session(scan, model="grow") as session:
+            start = (low[0] - room, low[1] + 5, low[2] + 5)
+            found.append(session.answer(mri.Prompts((mri.Box(start, tuple(high - 5)),))).data > 0)
+    assert found[0].sum() > 0.6 * (data > 0).sum()
+    assert (found[0] & found[1]).sum() > 0.95 * (found[0] | found[1]).sum()

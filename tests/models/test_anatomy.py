@@ -312,3 +312,14 @@ def test_a_whole_body_is_not_asked_about():
         raise AssertionError
 
     assert anatomy_of(scan, ask, Key(frozenset())) is None
+
+
+def test_a_box_that_lies_elsewhere_is_not_taken_for_a_structure():
+    names = np.zeros((8, *GRID.shape), np.uint8)
+    names[7, 5:15, 10:20, 10:14] = 255
+    names[0] = 255 - names[7]
+    known = Anatomy(names, np.zeros(GRID.shape, np.uint8), GRID, Key(frozenset()))
+    places = np.array([[4.5, 9.5, 9.5], [14.5, 19.5, 13.5]])
+    above = places + np.array([0, 0, 4.5])
+    assert known.filling(np.asarray(GRID.to_patient(places)))[0] in (7, BRAIN)
+    assert known.filling(np.asarray(GRID.to_patient(above))) is None

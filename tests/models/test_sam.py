@@ -14,6 +14,7 @@ from napari_mri.core.model import Session
 from napari_mri.core.volume import Volume
 from napari_mri.engine.embeddings import Embeddings, key_of
 from napari_mri.engine.runtime import LocalRuntime
+from napari_mri.models._sam_asked import Asked
 from napari_mri.models._sam_predict import Found
 from napari_mri.models._sam_slices import PLANES, Plane, window_of
 from napari_mri.models.sam import FileParams, Slicing
@@ -126,6 +127,29 @@ def test_reach_and_box_bound_what_is_carried():
     boxed = session(scan, reach=100.0).answer(mri.Prompts((box,)))
     slices = np.flatnonzero(boxed.data.any(axis=(0, 1)))
     assert (slices[0], slices[-1]) == (15, 23)
+
+
+def test_two_boxes_on_one_slice_are_two_parts():
+    data = np.full((40, 40, 20), 20, np.float32)
+    data[5:12, 15:25, 6:14] = data[28:35, 15:25, 6:14] = 220
+    scan = Volume(data, Grid.plain(data.shape, (2, 2, 2)))
+    left, right = mri.Box((8, 28, 12), (24, 50, 28)), mri.Box((54, 28, 12), (70, 50, 28))
+    each = [session(scan, plane="axial", reach=0.0).answer(mri.Prompts(boxes)).data for boxes in ((left,), (right,), (left, right), (right, left))]
+    assert each[0].any()
+    assert each[1].any()
+    assert not (each[0] & each[1]).any()
+    assert np.array_equal(each[2], each[0] | each[1])
+    assert np.array_equal(each[3], each[2])
+
+
+def test_points_go_with_the_box_they_lie_in():
+    boxes = (np.array([0.0, 0, 10, 10]), np.array([20.0, 0, 30, 10]))
+    points = np.array([[5.0, 5], [25, 5], [15, 5], [26, 6]])
+    asked = Asked(points, np.array([True, True, True, False]), np.array([0.0, 0, 30, 10]), boxes=boxes)
+    first, second = asked.parts()
+    assert first.points.tolist() == [[5, 5], [15, 5], [26, 6]]
+    assert second.points.tolist() == [[25, 5], [15, 5], [26, 6]]
+    assert Asked(points, asked.positive, boxes[0]).parts()[0].points is points
 
 
 def test_a_range_of_slices_bounds_what_is_carried_and_saves_the_work_beyond():

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed (extra 'models')")
 
 from napari_mri import phantom, tasks
-from napari_mri.core.errors import BadOption, Cancelled, GeometryProblem, GridMismatch, UnsupportedImage
+from napari_mri.core.errors import BadOption, Cancelled, GeometryProblem, GridMismatch, MriError, UnsupportedImage
 from napari_mri.core.grid import Grid
 from napari_mri.core.history import Order
 from napari_mri.core.volume import Frames, Volume
@@ -223,6 +223,42 @@ def test_scans_out_of_register_are_noticed_and_moved():
     assert any("out of register" in w for w in outcome.warnings)
     outcome = run("inr", sliced(first, 3, 2), lost, steps=2, spacing=4.0, register="rigid")
     assert any("was moved" in w for w in outcome.warnings)
+
+
+def test_registration_knows_scans_of_any_range_and_gives_the_same_twice():
+    pytest.importorskip("SimpleITK", reason="SimpleITK is not installed (extra 'models')")
+    grid = phantom.default_grid(4.0)
+    first, second = anatomy(4.0, (0, 0, 0), grid.shape), anatomy(4.0, (0, 0, 0), grid.shape, "T2")
+    values = np.asarray(second.data, np.float32)
+    far = np.eye(4)
+    far[:3, 3] = (5.0, 0.0, -4.0)
+    rt = LocalRuntime("cpu")
+    ways = []
+    for seen in (values, (values - np.percentile(values, 90)) / values.std(), -values, values * np.float32(1e-9)):
+        lost = align.moved(second.with_data(seen.astype(np.float32)), far)
+        ways.append(align.motion(first, lost, rt))
+        assert align.distance(ways[-1] @ far, grid) < 1.5
+    assert np.array_equal(align.motion(first, lost, rt), ways[-1])
+
+
+@pytest.mark.parametrize("register", ["check", "rigid"])
+def test_a_scan_that_nothing_can_be_compared_with_is_told(register):
+    pytest.importorskip("SimpleITK", reason="SimpleITK is not installed (extra 'models')")
+    scan = sliced(anatomy(4.0, (0, 0, 0), (24, 26, 24)), 3, 2)
+    even = scan.with_data(np.full_like(scan.data, 7.0))
+    if register == "rigid":
+        with pytest.raises(MriError, match="the same value"):
+            run("inr", scan, even, steps=2, spacing=4.0, register=register)
+    else:
+        outcome = run("inr", scan, even, steps=2, spacing=4.0, register=register)
+        assert any("is in register is not known" in w for w in outcome.warnings)
+
+
+def test_units_as_small_as_they_come_change_nothing():
+    scan = sliced(anatomy(4.0, (0, 0, 0), (24, 26, 24)), 3, 2)
+    plain = run("inr", scan, steps=5, spacing=4.0).result.data
+    small = run("inr", scan.with_data(np.float32(scan.data) * np.float32(1e-9)), steps=5, spacing=4.0).result.data
+    assert np.abs(small * 1e9 - plain).max() < 1e-3 * plain.max()
 
 
 # --------------------------------------------------------------------------------------- dynamic
