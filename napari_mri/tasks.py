@@ -400,12 +400,15 @@ def replay(step: Step, scan: Volume, rt: LocalRuntime | None = None, others: Seq
     if step.order is None:
         raise MriError(f"'{step.action}' cannot be repeated: it was no order.", hint="Only model runs can be replayed.")
     expected = step.fact("input", str, "")
+    if expected and scan.data.ndim == 4 and scan.fingerprint() != expected:  # one frame of it was clicked on
+        frames = (scan.frame(number) for number in range(scan.n_frames))
+        scan = next((frame for frame in frames if frame.fingerprint() == expected), scan)
     if expected and scan.fingerprint() != expected:
         raise GridMismatch(
             "This is not the scan the result was made from (voxels or grid differ).",
             hint="Give the original file.",
         )
-    if [other.fingerprint() for other in others] != step.fact("others", list, []):
+    if "prompts" not in step.facts and [other.fingerprint() for other in others] != step.fact("others", list, []):
         raise GridMismatch(
             "The further scans are not those the result was made from.", hint="Give the original files, in their order."
         )

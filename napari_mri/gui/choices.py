@@ -17,6 +17,10 @@ from napari_mri.engine.device import DEVICES, has_torch
 DEVICE_TITLES = {"auto": "Automatic", "cuda": "NVIDIA GPU (CUDA)", "mps": "Apple GPU (MPS)", "cpu": "Processor (CPU)"}
 
 
+PREVIEW = "napari_mri_preview"
+"""In the metadata of the layer that shows the answer to clicks: it is no layer to choose."""
+
+
 class Links:
     """Connections to napari's events that are undone when a widget goes.
 
@@ -52,16 +56,16 @@ class LayerChoice(QComboBox):
         Such as `napari.layers.Image`.
     nothing : str
         What stands there while no such layer is open.
-    but : str
-        Layers with this key in their metadata are not offered.
+    or_nothing : bool
+        Whether `nothing` can be chosen beside layers, too.
     """
 
     changed = Signal()
     """Another layer is chosen now, by the user or because layers came or went."""
 
-    def __init__(self, viewer: ViewerModel, kind: type[Layer], nothing: str, but: str = "") -> None:
+    def __init__(self, viewer: ViewerModel, kind: type[Layer], nothing: str, or_nothing: bool = False) -> None:
         super().__init__()
-        self._viewer, self._kind, self._nothing, self._but = viewer, kind, nothing, but
+        self._viewer, self._kind, self._nothing, self._or_nothing = viewer, kind, nothing, or_nothing
         self._layers: list[Layer] = []
         self.follow = True
         """Whether a new layer is chosen as soon as it comes."""
@@ -81,9 +85,10 @@ class LayerChoice(QComboBox):
 
     def choose(self, layer: Layer | None) -> None:
         """Choose a layer, if it is in the list."""
-        if layer in self._layers and layer is not self.layer:
-            self.setCurrentIndex(self._layers.index(layer))
-            self.changed.emit()
+        if layer is self.layer or not (layer in self._layers or (layer is None and self._or_nothing)):
+            return
+        self.setCurrentIndex(len(self._layers) if layer is None else self._layers.index(layer))
+        self.changed.emit()
 
     def showPopup(self) -> None:
         """Open the list, under the names the layers have by now."""
@@ -100,20 +105,22 @@ class LayerChoice(QComboBox):
         self._refill()
 
     def _refill(self, event: Any = None) -> None:
-        before = self.layer
+        before, count = self.layer, len(self._layers)
         self._layers = [
             layer
             for layer in reversed(self._viewer.layers)
-            if isinstance(layer, self._kind) and self._but not in layer.metadata
+            if isinstance(layer, self._kind) and PREVIEW not in layer.metadata
         ]
         self.blockSignals(True)
         self.clear()
         for layer in self._layers:
             self.addItem(layer.name)
-        if not self._layers:
+        if not self._layers or self._or_nothing:
             self.addItem(self._nothing)
         if before in self._layers:
             self.setCurrentIndex(self._layers.index(before))
+        elif before is None and count:  # nothing was chosen, though there was something
+            self.setCurrentIndex(len(self._layers))
         self.setEnabled(bool(self._layers))
         self.blockSignals(False)
         if self.layer is not before:

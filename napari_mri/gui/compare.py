@@ -77,8 +77,7 @@ class Compare(QWidget):
         if how in (SPLIT, LEVEL):
             self._split = Split(self._viewer, (first,), (second,), self.amount.value() / 100, upright=how == SPLIT)
             return
-        upper = max(first, second, key=self._viewer.layers.index)
-        upper.blending = "translucent"
+        self._upper(first, second)
         if how == BLINK:
             self._pace()
             self._timer.start()
@@ -92,9 +91,8 @@ class Compare(QWidget):
         elif how == BLINK:
             self._pace()
         elif how == FADE and self._before:
-            # Only the upper one can be seen through.
-            above = self._viewer.layers.index(second) > self._viewer.layers.index(first)
-            (second if above else first).opacity = share if above else 1 - share
+            upper = self._upper(first, second)
+            upper.opacity = share if upper is second else 1 - share
 
     def _pace(self) -> None:
         share = self.amount.value() / 100
@@ -105,8 +103,14 @@ class Compare(QWidget):
         first, second = self.first.layer, self.second.layer
         if first is None or second is None or not self._before:
             return
-        upper = max(first, second, key=self._viewer.layers.index)
+        upper = self._upper(first, second)
         upper.opacity = 0.0 if upper.opacity > 0 else 1.0
+
+    def _upper(self, first: Any, second: Any) -> Any:
+        """Return the layer that lies above the other by now, and make that one whole: only the upper can be seen through."""
+        lower, upper = sorted((first, second), key=self._viewer.layers.index)
+        lower.opacity, upper.blending = 1.0, "translucent"
+        return upper
 
     def stop(self) -> None:
         """Show both as they were before."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import QEvent, QObject
+from qtpy.QtCore import QEvent, QObject, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -36,6 +36,9 @@ class Form(QWidget):
         May be replaced by `show_knobs`.
     """
 
+    changed = Signal()
+    """An option has another value."""
+
     def __init__(self, knobs: tuple[Knob, ...] = ()) -> None:
         super().__init__()
         self._rows = QFormLayout()
@@ -64,6 +67,7 @@ class Form(QWidget):
                 widget.installEventFilter(self)
             self._rows.addRow(label, field)
             self._fields[knob.name] = (knob, field)
+            _when_changed(field).connect(self.changed)
         self.hint.setText(POINT)
         self.setVisible(bool(knobs))
 
@@ -95,6 +99,14 @@ def title_of(knob: Knob) -> str:
         words = words[:-1]
     title = " ".join(words)
     return title.upper() if title in SHORT else title[:1].upper() + title[1:]
+
+
+def _when_changed(field: QWidget) -> Any:
+    """Return the signal by which a field tells that it has another value; of a text, that it is finished."""
+    for kind, name in ((QComboBox, "currentIndexChanged"), (QCheckBox, "toggled"), (QLineEdit, "editingFinished")):
+        if isinstance(field, kind):
+            return getattr(field, name)
+    return field.valueChanged  # type: ignore[attr-defined]
 
 
 def make_field(knob: Knob) -> QWidget:

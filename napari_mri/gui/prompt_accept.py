@@ -89,8 +89,10 @@ def write(layer: LabelsLayer, record: Shown, answer: Labels, rule: Rule, slabs: 
     if not record.volume.grid.same(answer.grid):
         raise GridMismatch(
             f"'{layer.name}' does not lie on the voxels of the scan that was clicked.",
-            hint="Choose labels of that scan, or none to make a new layer.",
+            hint="Choose labels of that scan under 'Into', or a new layer.",
         )
+    if layer.data.ndim != answer.data.ndim:
+        raise GridMismatch(f"'{layer.name}' is a series of labels.", hint="Choose labels of one volume, or a new layer.")
     if rule.value > np.iinfo(layer.data.dtype).max:
         raise GridMismatch(f"'{layer.name}' cannot hold the label {rule.value}.", hint="Choose a smaller number.")
     new = record.placing.forth(answer.data, labels=True) > 0

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Layer, Points, Shapes
+from napari.layers import Layer, Points
 
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Point, Prompts, Scribble, Slab
 from napari_mri.gui.choices import Links
+from napari_mri.gui.exact_shapes import Shapes
 from napari_mri.gui.placing import Frame
 from napari_mri.gui.prompt_ray import first_seen
 
@@ -198,6 +199,7 @@ class PromptLayers:
 
     def draw(self, mode: str, side: str) -> None:
         """Make the next stroke in the window a mark of this kind and side."""
+        self._rest()
         self._mode, self._side = mode, side
         if mode == "point":
             layer: Any = self.clicks()
@@ -211,6 +213,11 @@ class PromptLayers:
             layer.current_edge_color = COLOURS[side]
         self._viewer.layers.selection = {layer}
         self._arm()
+
+    def _rest(self) -> None:
+        """End what is being drawn."""
+        if self.shapes is not None and self.shapes in self._viewer.layers:
+            self.shapes.rest()
 
     def _arm(self) -> None:
         """Give the layer the mode that draws in this view."""
@@ -239,21 +246,25 @@ class PromptLayers:
         kinds: tuple[str, ...] = ()
         ways: tuple[str, ...] = ()
         if self.shapes is not None and self.shapes in self._viewer.layers:
-            shapes = tuple(np.array(s, dtype=float) for s in self.shapes.data)
-            kinds = tuple(str(k) for k in self.shapes.shape_type)
-            ways = tuple(str(s) for s in self.shapes.features["side"])
+            # Not what is still being drawn; and napari may have more rows of features than shapes, or fewer, for a moment.
+            whole = self.shapes.nshapes - self.shapes.unfinished
+            shapes = tuple(np.array(s, dtype=float) for s in self.shapes.data[:whole])
+            kinds = tuple(str(k) for k in self.shapes.shape_type[:whole])
+            told = [str(s) for s in self.shapes.features["side"][:whole]]
+            ways = (*told, *[self._side] * (whole - len(told)))
         return Snapshot(points, sides, shapes, kinds, ways)
 
     def restore(self, drawn: Snapshot) -> None:
         """Draw a snapshot again, without telling that anything changed; what is the same is left alone."""
-        now = self.snapshot()
         self._quiet = True
         try:
+            self._rest()
+            now = self.snapshot()
             points = (now.sides, len(now.points)) != (drawn.sides, len(drawn.points))
             if points or not np.array_equal(now.points, drawn.points):
                 layer = self.clicks()
                 layer.selected_data = set()  # napari keeps numbers of points that are gone
-                layer.data = np.asarray(drawn.points).reshape(-1, 3)
+                layer.data = np.array(drawn.points).reshape(-1, 3)  # a copy: napari moves points in place
                 layer.features = {"side": np.array(drawn.sides, dtype=object)}
                 layer.feature_defaults = {"side": self._side}  # new features make napari forget it
                 self._colour_points()
@@ -264,7 +275,7 @@ class PromptLayers:
                 lines.remove_selected()
                 for corners, kind, side in zip(drawn.shapes, drawn.kinds, drawn.shape_sides, strict=True):
                     lines.feature_defaults = {"side": side}
-                    lines.add(corners, shape_type=kind, edge_color=COLOURS[side])
+                    lines.add(np.array(corners), shape_type=kind, edge_color=COLOURS[side])
                 lines.feature_defaults = {"side": self._side}
         finally:
             self._quiet = False

@@ -35,9 +35,6 @@ from napari_mri.gui.prompt_accept import OTHERS, Rule
 from napari_mri.gui.prompt_layers import BACKGROUND, EXTREME, OBJECT
 from napari_mri.gui.prompt_range import SliceRange
 
-PREVIEW = "napari_mri_preview"
-"""In the metadata of the layer that shows the answer: it is no layer to write into."""
-
 
 @dataclass(frozen=True)
 class Mode:
@@ -55,9 +52,9 @@ MODES = (
     Mode("Object", "point", OBJECT, Point, "J", "Click on the object; click again where something is missing."),
     Mode("Background", "point", BACKGROUND, Point, "K", "Click on what does not belong to the object."),
     Mode("Box", "box", OBJECT, Box, "G", "Draw a box around the object in any plane."),
-    Mode("Scribble", "scribble", OBJECT, Scribble, "H", "Draw a line on the object; double-click or Esc ends it."),
-    Mode("Scribble outside", "scribble", BACKGROUND, Scribble, "", "Draw a line on what does not belong to it."),
-    Mode("Lasso", "lasso", OBJECT, Lasso, "", "Draw around the object in one slice."),
+    Mode("Scribble", "scribble", OBJECT, Scribble, "H", "Draw a line on the object with the button held; let go to end it."),
+    Mode("Scribble outside", "scribble", BACKGROUND, Scribble, "", "Draw a line on what does not belong to it, with the button held."),
+    Mode("Lasso", "lasso", OBJECT, Lasso, "", "Draw around the object in one slice, with the button held."),
     Mode("Outline ends", "point", EXTREME, Extremes, "", "Click both ends of the object along three directions."),
 )
 ACTIONS = (
@@ -88,7 +85,7 @@ class PromptPanel(QWidget):
     def __init__(self, viewer: ViewerModel, frame: Callable[[], Frame]) -> None:
         super().__init__()
         self.scan = LayerChoice(viewer, Image, "open a scan first")
-        self.target = LayerChoice(viewer, LabelsLayer, "a new layer", but=PREVIEW)
+        self.target = LayerChoice(viewer, LabelsLayer, "a new layer", or_nothing=True)
         self.model, self.device, self.rule = QComboBox(), DeviceChoice(), QComboBox()
         self.number, self.inside = QSpinBox(), QSpinBox()
         self.range = SliceRange(viewer, lambda: self.scan.layer, frame)

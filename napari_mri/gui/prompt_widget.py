@@ -20,12 +20,12 @@ from napari_mri.core.history import Order, Step
 from napari_mri.core.prompts import Mark, Mask, Prompts, Slab
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.gui import layers as bridge
-from napari_mri.gui.choices import Links
+from napari_mri.gui.choices import PREVIEW, Links
 from napari_mri.gui.placing import STRAIGHT, Frame
-from napari_mri.gui.prompt_accept import name_label, next_free, write
+from napari_mri.gui.prompt_accept import Rule, name_label, next_free, write
 from napari_mri.gui.prompt_asking import Answer, Asker, Question
 from napari_mri.gui.prompt_layers import COLOURS, EMPTY, OBJECT, PromptLayers, Snapshot
-from napari_mri.gui.prompt_panel import KEYS, MODES, PREVIEW, PromptPanel
+from napari_mri.gui.prompt_panel import KEYS, MODES, PromptPanel
 from napari_mri.gui.window import bare, watch
 
 SETTLE_MS = 60
@@ -52,8 +52,12 @@ class PromptWidget(PromptPanel):
         self._viewer = napari_viewer = bare(napari_viewer)
         super().__init__(napari_viewer, lambda: self.frame)
         self._answer: Labels | None = None
+        self._asked: Question | None = None
+        self._answered: Question | None = None
+        self._refined: tuple[LabelsLayer, int] | None = None
         self._preview: LabelsLayer | None = None
         self._kept: tuple[Mark, ...] = ()
+        self._frame: int | None = None
         self._past: list[State] = [NOTHING]
         self._future: list[State] = []
         self._began = 0.0
@@ -63,7 +67,7 @@ class PromptWidget(PromptPanel):
         self.asker = Asker(self)
         self.asker.told.connect(self._on_told)
         self.asker.answered.connect(self._on_answered)
-        self.asker.failed.connect(self.message.show_error)
+        self.asker.failed.connect(self._on_failed)
         self.asker.over.connect(self._over)
         self._settle = QTimer(self, singleShot=True, interval=SETTLE_MS)
         self._settle.timeout.connect(self._ask)
@@ -72,6 +76,7 @@ class PromptWidget(PromptPanel):
         self.device.currentIndexChanged.connect(self._ask_anew)
         self.scan.changed.connect(self._ask_anew)
         self.range.changed.connect(self._ask_anew)
+        self.form.changed.connect(self._ask_anew)
         self.target.changed.connect(self._refresh)
         self.links.connect(napari_viewer.dims.events.ndisplay, lambda _: self._tell())
         self._bind_keys()
@@ -143,6 +148,8 @@ class PromptWidget(PromptPanel):
     def _push(self, drawn: Snapshot, kept: tuple[Mark, ...]) -> None:
         """Go on from a new state; what had been taken back is gone."""
         self._kept = kept
+        if self._frame is None or not self._marked():
+            self._frame = self._frame_in_view()
         self._past.append((drawn.sharing(self._past[-1][0]), kept))
         self._future.clear()
         self._settle.start()
@@ -184,6 +191,10 @@ class PromptWidget(PromptPanel):
         except MriError as error:
             self.message.show_error(str(error))
             return
+        if not (labels.data == self.number.value()).any():
+            self.message.show_error(f"Label {self.number.value()} is empty in '{layer.name}': there is nothing to refine.")
+            return
+        self._refined = layer, self.number.value()
         self._push(self._past[-1][0], (*(m for m in self._kept if not isinstance(m, Mask)), mask))
 
     def load(self) -> None:
@@ -210,6 +221,7 @@ class PromptWidget(PromptPanel):
         drawn, rest = Snapshot.of(prompts, self.frame)
         if rest:
             told.append("A mask or a box with depth is used, too, but cannot be drawn.")
+        self._refined = layer, self.number.value()
         slabs = prompts.of(Slab)
         self.range.show_slab(slabs[0] if slabs else None)
         self.drawn.restore(drawn)
@@ -224,7 +236,21 @@ class PromptWidget(PromptPanel):
         layer = self.scan.layer
         if layer is None:
             raise GridMismatch("There is no scan.", hint="Open one first.")
-        return bridge.volume_of(layer, self._viewer.layers)
+        volume = bridge.volume_of(layer, self._viewer.layers)
+        if volume.data.ndim < 4:
+            return volume
+        # Of a series the frame that was in view at the first mark.
+        number = self._frame_in_view() if self._frame is None else self._frame
+        return volume.frame(min(number, volume.n_frames - 1))
+
+    def _marked(self) -> bool:
+        """Whether there are marks."""
+        drawn, kept = self._past[-1]
+        return bool(len(drawn.points) or drawn.shapes or kept)
+
+    def _frame_in_view(self) -> int:
+        dims = self._viewer.dims
+        return int(dims.current_step[0]) if dims.ndim > 3 else 0
 
     def _question(self, prompts: Prompts) -> Question | None:
         """Return what is asked about some prompts; None if there is nobody to ask, or nothing to ask about."""
@@ -234,10 +260,14 @@ class PromptWidget(PromptPanel):
         try:
             scan = self._volume()
         except MriError as error:
-            self.message.show_error(str(error))
+            self._on_failed(str(error))
             return None
         order = Order("segment", model.card.name, self.form.values())
-        return Question(order, scan, prompts, self.device.currentData(), id(layer))
+        return Question(order, scan, prompts, self.device.currentData(), self._place(layer))
+
+    def _place(self, layer: Layer) -> int:
+        """Tell one scan, and one frame of a series, from another."""
+        return hash((id(layer), self._frame_in_view() if self._frame is None else self._frame) if np.ndim(layer.data) > 3 else id(layer))
 
     def _ask(self) -> None:
         """Ask the model about what is drawn now; a question under way is replaced."""
@@ -250,6 +280,7 @@ class PromptWidget(PromptPanel):
         if question is None:
             return
         self._began = time.monotonic()
+        self._asked = question
         self.asker.ask(question)
         self._refresh()
 
@@ -263,7 +294,12 @@ class PromptWidget(PromptPanel):
             self.progress.setValue(round(1000 * fraction))
             self.progress.setFormat(text)
 
+    def _on_failed(self, sentence: str) -> None:
+        self._show(None)  # what is shown was the answer to something else
+        self.message.show_error(sentence)
+
     def _on_answered(self, answer: Answer) -> None:
+        self._answered = self._asked
         self.message.show_warnings(answer.warnings)
         sure = f" · model's own estimate {answer.score:.2f}" if answer.score is not None else ""
         self._show(answer.labels)
@@ -287,7 +323,11 @@ class PromptWidget(PromptPanel):
             return
         made = bridge.to_tuple(answer, bridge.frame_of(self._viewer.layers), name="preview", opacity=0.8)
         if self._preview is not None and self._preview in self._viewer.layers:
-            if self._preview.data.shape == made[0].shape:
+            there = self._preview.data.shape == made[0].shape and all(
+                np.allclose(getattr(self._preview, name), made[1][name]) for name in ("scale", "translate")
+            )
+            there &= self._viewer.layers.index(self._preview) > self._viewer.layers.index(self.scan.layer)
+            if there:
                 self._preview.data = made[0]
                 self._preview.visible = True
                 return
@@ -299,9 +339,18 @@ class PromptWidget(PromptPanel):
         self._preview.colormap = DirectLabelColormap(color_dict={None: "transparent", 1: COLOURS[OBJECT]})
         self._preview.contour = 1
         self._preview.editable = False
-        self._viewer.layers.insert(self._viewer.layers.index(self.scan.layer) + 1, self._preview)
+        self._viewer.layers.insert(self._over_scan(), self._preview)
         if active is not None:
             self._viewer.layers.selection = {active}
+
+    def _over_scan(self) -> int:
+        """Bring the marks over the scan, and return the place below them."""
+        layers = self._viewer.layers
+        marks = [layer for layer in (self.drawn.points, self.drawn.shapes) if layer in layers]
+        for layer in marks:
+            if layers.index(layer) < layers.index(self.scan.layer):
+                layers.move(layers.index(layer), len(layers))
+        return min((layers.index(layer) for layer in marks), default=len(layers))
 
     # -------------------------------------------------------------------------------- accepting
 
@@ -311,41 +360,58 @@ class PromptWidget(PromptPanel):
             raise GridMismatch("No labels layer is chosen.", hint="Choose one under 'Into'.")
         return layer
 
-    def accept(self) -> None:
-        """Write the preview into the target as one step that can be undone; the marks are cleared."""
+    def accept(self) -> bool:
+        """Write the preview into the target as one step that can be undone; the marks are cleared. Tell whether it was."""
         if self.asker.busy or self._settle.isActive():
             self._tell("The model is still at work: accept when its outline shows.")
-            return
-        if self._answer is None or not self._answer.data.any():
-            return
+            return False
+        if self._answer is None:
+            self._tell("There is no outline to accept yet.")
+            return False
+        if self._answered is not self._asked:
+            self._tell("The outline answers earlier marks: take the last mark back, or add one, and accept then.")
+            return False
+        if not self._answer.data.any() and not self._rule().replaces:
+            self.message.show_error("The mask is empty: there is nothing to accept.")
+            return False
         try:
-            layer = self._written(self._answer)
+            layer, count = self._written(self._answer)
         except MriError as error:
             self.message.show_error(str(error))
-            return
+            return False
         self._begin_anew()
-        self.message.show_good(f"Label {self.number.value()} is in '{layer.name}'; take it back there with Ctrl-Z.")
+        if count:
+            self.message.show_good(f"Label {self.number.value()} is in '{layer.name}'; take it back there with Ctrl-Z.")
+        else:
+            self.message.show_warnings(
+                ["Nothing changed: the voxels of the mask have this label already, or hold others that are to be kept."]
+            )
         self.accepted.emit()
+        return True
 
     def next_object(self) -> None:
         """Accept what is shown, and go on with the next label that is not in use."""
-        self.accept()
-        if self.asker.busy or self._settle.isActive() or (self._answer is not None and self._answer.data.any()):
-            return  # it could not be accepted, and the message says why
-        self._begin_anew()
+        if (self._marked() or self._answer is not None) and not self.accept():
+            return  # the message says why; the marks stay
         layer = self.target.layer
         if layer is not None:
             self.number.setValue(next_free(layer.data, self.number.value()))
 
+    def _rule(self) -> Rule:
+        """Return how the object enters the target: a label that was refined is replaced, and no other."""
+        refined = any(isinstance(mark, Mask) for mark in self._kept)
+        return self.rule_now(refined and self._refined == (self.target.layer, self.number.value()))
+
     def _begin_anew(self) -> None:
         self._settle.stop()
         self._kept, self._past, self._future = (), [NOTHING], []
+        self._frame = self._refined = None
         self.drawn.restore(EMPTY)
         self._show(None)
         self._draw_on()
 
-    def _written(self, answer: Labels) -> LabelsLayer:
-        """Write the answer into the target, made if there is none, and note how it came about."""
+    def _written(self, answer: Labels) -> tuple[LabelsLayer, int]:
+        """Write the answer into the target, made if there is none, and note how it came about; tell how many voxels changed."""
         assert self.scan.layer is not None
         layer = self.target.layer
         if layer is None:
@@ -355,22 +421,24 @@ class PromptWidget(PromptPanel):
             self._viewer.add_layer(layer)
             self.target.choose(layer)
         record = bridge.record_of(layer, self._viewer.layers)
-        rule = self.rule_now(any(isinstance(mark, Mask) for mark in self._kept))
+        rule = self._rule()
         alone = rule.replaces or not bool((np.asarray(layer.data) == rule.value).any())
-        write(layer, record, answer, rule, self.range.marks)
+        count = write(layer, record, answer, rule, self.range.marks)
         step = answer.history[-1]
-        bridge.note(layer, dataclasses.replace(step, facts={**step.facts, "label": rule.value, "others": rule.others}))
+        bridge.note(layer, dataclasses.replace(step, facts={**step.facts, "label": rule.value, "other_labels": rule.others}))
         name_label(layer, record, rule.value, str(step.facts.get(tasks.TAKEN_FOR, "")), alone)
-        return layer
+        return layer, count
 
     def _refresh(self) -> None:
         if not hasattr(self, "asker"):
             return
         busy, there = self.asker.busy, self.target.layer is not None
+        # Marks are meant for the scan they were made on, and not for the next one that opens.
+        self.scan.follow = not self._marked()
         self.buttons["undo"].setEnabled(len(self._past) > 1)
         self.buttons["redo"].setEnabled(bool(self._future))
         self.buttons["stop"].setEnabled(busy)
-        self.buttons["accept"].setEnabled(self._answer is not None and not busy)
+        self.buttons["accept"].setEnabled(self._answer is not None and self._answered is self._asked and not busy)
         takes = self.chosen is not None and Mask in self.chosen.card.prompts
         self.buttons["refine"].setEnabled(takes and there and self.scan.layer is not None)
         self.buttons["load"].setEnabled(there and self.scan.layer is not None)

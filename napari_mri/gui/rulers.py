@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Shapes
 from numpy.typing import ArrayLike
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QListWidget, QPushButton, QVBoxLayout, QWidget
 
 from napari_mri.gui.choices import Links
+from napari_mri.gui.exact_shapes import Shapes
 from napari_mri.gui.window import bare, watch
 
 NAME = "rulers"
@@ -103,10 +103,11 @@ class Rulers(QWidget):
 
     def angle(self) -> None:
         """Make the next three clicks an angle."""
-        self._begin("add_path")
+        self._begin("add_polyline")
 
     def _begin(self, mode: str) -> None:
         layer = self.layer()
+        layer.rest()
         self._viewer.layers.selection = {layer}
         layer.mode = mode
 

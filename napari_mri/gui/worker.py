@@ -19,6 +19,8 @@ TOLD_EVERY_S = 0.05
 
 _log = logging.getLogger(__name__)
 _one_at_a_time = threading.Lock()
+_at_work: list[Job] = []
+"""The job that holds the lock."""
 _kept: set[Job] = set()
 """Jobs whose thread may still run. A QObject must not die on a foreign thread, so they are let go of here."""
 
@@ -99,11 +101,14 @@ class Job(QObject):
             while not _one_at_a_time.acquire(timeout=0.1):
                 if self._cancel.is_set():
                     raise Cancelled
-                self._report(0.0, "waiting for the last run to wind down")
+                stopped = any(job._cancel.is_set() for job in _at_work)
+                self._report(0.0, f"waiting for the {'stopped run to wind down' if stopped else 'run under way to end'}")
+            _at_work[:] = [self]
             try:
                 # Made here, not before: looking for a GPU imports torch, which takes seconds.
                 answer = self._work(LocalRuntime(self._device, self._report, self._cancel))
             finally:
+                _at_work.clear()
                 _one_at_a_time.release()
                 del self._work  # with the scan it holds
             if self._cancel.is_set():
@@ -115,6 +120,8 @@ class Job(QObject):
         except MemoryError:
             self._say("failed", "The memory of this machine is not enough for this scan. Close other programs.")
         except Exception as error:  # noqa: BLE001  (the last face before the user: shown and logged)
+            if self._cancel.is_set() and self._quiet:
+                return  # the window is gone, and Python may be ending under the work
             _log.exception("a run failed")
             self._say("failed", f"Something is wrong in the program: {type(error).__name__}: {error}")
         else:

@@ -218,6 +218,15 @@ def test_fade_and_blink_give_everything_back(viewer, qtbot):
         widget._swap()
         seen.append(other.opacity)
     assert len(set(seen)) == 2
+    viewer.layers.move(viewer.layers.index(first), len(viewer.layers))  # now the first lies above
+    for _ in range(3):
+        widget._swap()
+        assert other.opacity == 1
+    widget.how.setCurrentText(FADE)
+    assert (first.opacity, other.opacity) == (pytest.approx(0.75), 1)
+    viewer.layers.move(viewer.layers.index(other), len(viewer.layers))
+    widget.amount.setValue(30)
+    assert (first.opacity, other.opacity) == (1, pytest.approx(0.3))
     widget.how.setCurrentText(OFF)
     assert (first.opacity, other.visible, str(other.blending)) == (0.8, False, "additive")
     widget.how.setCurrentText(FADE)

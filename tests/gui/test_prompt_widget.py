@@ -87,7 +87,7 @@ def test_click_preview_accept_undo(clicking, window, qtbot):
     assert dice(labels.data == 3, truth) > 0.95
     assert any(step.facts.get("prompts") for step in labels.history)
     assert not clicking._preview.visible
-    assert [clicking.target.itemText(n) for n in range(clicking.target.count())] == [target.name]  # not the preview
+    assert [clicking.target.itemText(n) for n in range(clicking.target.count())] == [target.name, "a new layer"]  # not the preview
     assert len(clicking.prompts) == 0
     assert window.layers.selection.active is clicking.drawn.points  # the next click is one more mark
     target.undo()
