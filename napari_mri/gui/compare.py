@@ -71,9 +71,12 @@ class Compare(QWidget):
         if first is None or second is None or first is second:
             self.message.show_error("Choose two different scans.")
             return
-        for layer in (first, second):
-            self._before[layer] = (layer.opacity, layer.visible, str(layer.blending))
-            layer.visible, layer.opacity = True, 1.0
+        lowest = min(map(self._viewer.layers.index, (first, second)))
+        for layer in self._viewer.layers[lowest:]:
+            if isinstance(layer, Image):  # a third scan above them would hide both
+                self._before[layer] = (layer.opacity, layer.visible, str(layer.blending))
+                layer.visible = layer in (first, second)
+        first.opacity = second.opacity = 1.0
         if how in (SPLIT, LEVEL):
             self._split = Split(self._viewer, (first,), (second,), self.amount.value() / 100, upright=how == SPLIT)
             return

@@ -273,7 +273,7 @@ class LabelsWidget(QWidget):
             self.message.show_error(str(error))
             return
         empty = scan.frame(0).with_labels(np.zeros(scan.grid.shape, np.uint8))
-        made = bridge.to_layer(empty, bridge.frame_of(self._viewer.layers), name=f"{layer.name} · labels")
+        made = bridge.to_layer(empty, bridge.frame_of(self._viewer.layers), name=f"{layer.name.removesuffix(bridge.TILTED)} · labels")
         self._viewer.add_layer(made)
         made.mode = "paint"
 

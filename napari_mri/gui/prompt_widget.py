@@ -417,7 +417,7 @@ class PromptWidget(PromptPanel):
         if layer is None:
             empty = self._volume().with_labels(np.zeros(answer.grid.shape, np.uint16))
             frame = bridge.frame_of(self._viewer.layers)
-            layer = bridge.to_layer(empty, frame, name=f"{self.scan.layer.name} · labels")
+            layer = bridge.to_layer(empty, frame, name=f"{self.scan.layer.name.removesuffix(bridge.TILTED)} · labels")
             self._viewer.add_layer(layer)
             self.target.choose(layer)
         record = bridge.record_of(layer, self._viewer.layers)

@@ -91,6 +91,7 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Labels:
         rt.warn("Every voxel has the same value, so there is nothing to strip.")
         return scan.with_labels(np.zeros(scan.grid.shape, dtype=np.uint8), {1: "brain"})
     rt.report(0.2, "finding the head")
+    small = small - min(0.0, float(np.percentile(small, 2)))  # air of a scan with mean 0 lies below it
     head = _head(small)
     depth = _depth(head)
     rt.report(0.4, "evening out the shading")
@@ -195,7 +196,7 @@ def _even(
     sigma = 20.0 / STEP_MM
     weight = gaussian_filter(tissue, sigma, truncate=2.5)
     shade = gaussian_filter(small * tissue, sigma, truncate=2.5) / np.maximum(weight, 1e-3)
-    shade = np.maximum(shade, 0.3 * float(np.median(shade[core])))
+    shade = np.maximum(shade, max(0.3 * float(np.median(shade[core])), 1e-30))
     return zone, (small / shade).astype(np.float32)
 
 

@@ -227,7 +227,12 @@ def test_fade_and_blink_give_everything_back(viewer, qtbot):
     viewer.layers.move(viewer.layers.index(other), len(viewer.layers))
     widget.amount.setValue(30)
     assert (first.opacity, other.opacity) == (1, pytest.approx(0.3))
+    third = viewer.add_layer(bridge.to_layer(head(GRIDS["plain"], seed=2), bridge.frame_of(viewer.layers)))
+    widget.second.choose(other)  # a new scan is taken for the second
+    assert not third.visible, "it would hide both"
     widget.how.setCurrentText(OFF)
+    assert third.visible
+    viewer.layers.remove(third)
     assert (first.opacity, other.visible, str(other.blending)) == (0.8, False, "additive")
     widget.how.setCurrentText(FADE)
     viewer.layers.remove(other)

@@ -99,3 +99,11 @@ def test_it_can_be_stopped_at_every_report() -> None:
         if stop_at < len(told) - 1:
             with pytest.raises(Cancelled):
                 strip(scan, LocalRuntime("cpu", on_report, stop))
+
+
+def test_where_zero_lies_does_not_matter() -> None:
+    scan = head(GRIDS["plain"])
+    values = np.float32(scan.data)
+    plain, lowered = (strip(scan.with_data(seen)).result.data > 0 for seen in (values, values - np.float32(2000)))
+    assert plain.any()
+    assert dice(plain, lowered) > 0.99
