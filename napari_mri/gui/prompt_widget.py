@@ -267,7 +267,9 @@ class PromptWidget(PromptPanel):
 
     def _place(self, layer: Layer) -> int:
         """Tell one scan, and one frame of a series, from another."""
-        return hash((id(layer), self._frame_in_view() if self._frame is None else self._frame) if np.ndim(layer.data) > 3 else id(layer))
+        if layer.ndim < 4:
+            return id(layer)
+        return hash((id(layer), self._frame_in_view() if self._frame is None else self._frame))
 
     def _ask(self) -> None:
         """Ask the model about what is drawn now; a question under way is replaced."""
