@@ -387,6 +387,11 @@ def open_session(order: Order, scan: Volume, rt: LocalRuntime | None = None) -> 
     return ScanSession(model, scan, params, rt)
 
 
+def others_of(step: Step) -> list[str]:
+    """Return the fingerprints of the further scans of a run, in its order; where marks were answered there are none."""
+    return [] if "prompts" in step.facts else step.fact("others", list, [])
+
+
 def replay(step: Step, scan: Volume, rt: LocalRuntime | None = None, others: Sequence[Volume] = ()) -> Outcome:
     """Carry out the order of a step of history again.
 
@@ -400,15 +405,16 @@ def replay(step: Step, scan: Volume, rt: LocalRuntime | None = None, others: Seq
     if step.order is None:
         raise MriError(f"'{step.action}' cannot be repeated: it was no order.", hint="Only model runs can be replayed.")
     expected = step.fact("input", str, "")
-    if expected and scan.data.ndim == 4 and scan.fingerprint() != expected:  # one frame of it was clicked on
-        frames = (scan.frame(number) for number in range(scan.n_frames))
-        scan = next((frame for frame in frames if frame.fingerprint() == expected), scan)
     if expected and scan.fingerprint() != expected:
-        raise GridMismatch(
-            "This is not the scan the result was made from (voxels or grid differ).",
-            hint="Give the original file.",
-        )
-    if "prompts" not in step.facts and [other.fingerprint() for other in others] != step.fact("others", list, []):
+        frames = (scan.frame(number) for number in range(scan.n_frames)) if scan.data.ndim == 4 else ()
+        clicked = next((frame for frame in frames if frame.fingerprint() == expected), None)
+        if clicked is None:
+            raise GridMismatch(
+                "This is not the scan the result was made from (voxels or grid differ).",
+                hint="Give the original file.",
+            )
+        scan = clicked
+    if [other.fingerprint() for other in others] != others_of(step):
         raise GridMismatch(
             "The further scans are not those the result was made from.", hint="Give the original files, in their order."
         )

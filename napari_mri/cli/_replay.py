@@ -31,7 +31,7 @@ def again(sidecar: Path, source: str | None, rt: LocalRuntime) -> tuple[tasks.Ou
     step = steps[ordered[-1]]
     expected = step.fact("input", str, "")
     scan = _given(source, expected) if source else _beside(sidecar, expected)
-    others = [] if "prompts" in step.facts else [_beside(sidecar, other) for other in step.fact("others", list, [])]
+    others = [_beside(sidecar, other) for other in tasks.others_of(step)]
     outcome = tasks.replay(step, scan, rt, others)
     before = _result_of(sidecar)
     if before is None or ordered[-1] != len(steps) - 1:

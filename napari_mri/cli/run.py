@@ -34,8 +34,6 @@ def grow_model(task: str) -> Callable[[Sequence[str]], tuple[tuple[Knob, ...], s
         model = next((entry.model for entry in listed if entry.name == wish), None)
         if model is None:
             several = max(0, _words(args) - 2) if task in SEVERAL else 0
-            if "--help" in args:
-                several = 0
             try:
                 model = registry.find(task, wish, several)
             except UnknownModel:

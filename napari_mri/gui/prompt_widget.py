@@ -52,12 +52,12 @@ class PromptWidget(PromptPanel):
         self._viewer = napari_viewer = bare(napari_viewer)
         super().__init__(napari_viewer, lambda: self.frame)
         self._answer: Labels | None = None
-        self._asked: Question | None = None
-        self._answered: Question | None = None
+        self._fresh = False
+        """Whether what is shown answers the marks as they are."""
         self._refined: tuple[LabelsLayer, int] | None = None
         self._preview: LabelsLayer | None = None
         self._kept: tuple[Mark, ...] = ()
-        self._frame: int | None = None
+        self._marked_frame = 0
         self._past: list[State] = [NOTHING]
         self._future: list[State] = []
         self._began = 0.0
@@ -148,8 +148,8 @@ class PromptWidget(PromptPanel):
     def _push(self, drawn: Snapshot, kept: tuple[Mark, ...]) -> None:
         """Go on from a new state; what had been taken back is gone."""
         self._kept = kept
-        if self._frame is None or not self._marked():
-            self._frame = self._frame_in_view()
+        if not self._marked():
+            self._marked_frame = self._frame_in_view()
         self._past.append((drawn.sharing(self._past[-1][0]), kept))
         self._future.clear()
         self._settle.start()
@@ -237,11 +237,13 @@ class PromptWidget(PromptPanel):
         if layer is None:
             raise GridMismatch("There is no scan.", hint="Open one first.")
         volume = bridge.volume_of(layer, self._viewer.layers)
-        if volume.data.ndim < 4:
-            return volume
-        # Of a series the frame that was in view at the first mark.
-        number = self._frame_in_view() if self._frame is None else self._frame
-        return volume.frame(min(number, volume.n_frames - 1))
+        return volume.frame(min(self._frame_of(layer), volume.n_frames - 1)) if volume.data.ndim > 3 else volume
+
+    def _frame_of(self, layer: Layer) -> int:
+        """Return which frame of a series is meant: the one that was in view at the first mark."""
+        if layer.ndim < 4:
+            return 0
+        return self._marked_frame if self._marked() else self._frame_in_view()
 
     def _marked(self) -> bool:
         """Whether there are marks."""
@@ -263,13 +265,7 @@ class PromptWidget(PromptPanel):
             self._on_failed(str(error))
             return None
         order = Order("segment", model.card.name, self.form.values())
-        return Question(order, scan, prompts, self.device.currentData(), self._place(layer))
-
-    def _place(self, layer: Layer) -> int:
-        """Tell one scan, and one frame of a series, from another."""
-        if layer.ndim < 4:
-            return id(layer)
-        return hash((id(layer), self._frame_in_view() if self._frame is None else self._frame))
+        return Question(order, scan, prompts, self.device.currentData(), hash((id(layer), self._frame_of(layer))))
 
     def _ask(self) -> None:
         """Ask the model about what is drawn now; a question under way is replaced."""
@@ -282,7 +278,7 @@ class PromptWidget(PromptPanel):
         if question is None:
             return
         self._began = time.monotonic()
-        self._asked = question
+        self._fresh = False
         self.asker.ask(question)
         self._refresh()
 
@@ -301,7 +297,7 @@ class PromptWidget(PromptPanel):
         self.message.show_error(sentence)
 
     def _on_answered(self, answer: Answer) -> None:
-        self._answered = self._asked
+        self._fresh = True
         self.message.show_warnings(answer.warnings)
         sure = f" · model's own estimate {answer.score:.2f}" if answer.score is not None else ""
         self._show(answer.labels)
@@ -370,7 +366,7 @@ class PromptWidget(PromptPanel):
         if self._answer is None:
             self._tell("There is no outline to accept yet.")
             return False
-        if self._answered is not self._asked:
+        if not self._fresh:
             self._tell("The outline answers earlier marks: take the last mark back, or add one, and accept then.")
             return False
         if not self._answer.data.any() and not self._rule().replaces:
@@ -407,7 +403,7 @@ class PromptWidget(PromptPanel):
     def _begin_anew(self) -> None:
         self._settle.stop()
         self._kept, self._past, self._future = (), [NOTHING], []
-        self._frame = self._refined = None
+        self._refined = None
         self.drawn.restore(EMPTY)
         self._show(None)
         self._draw_on()
@@ -440,7 +436,7 @@ class PromptWidget(PromptPanel):
         self.buttons["undo"].setEnabled(len(self._past) > 1)
         self.buttons["redo"].setEnabled(bool(self._future))
         self.buttons["stop"].setEnabled(busy)
-        self.buttons["accept"].setEnabled(self._answer is not None and self._answered is self._asked and not busy)
+        self.buttons["accept"].setEnabled(self._answer is not None and self._fresh and not busy)
         takes = self.chosen is not None and Mask in self.chosen.card.prompts
         self.buttons["refine"].setEnabled(takes and there and self.scan.layer is not None)
         self.buttons["load"].setEnabled(there and self.scan.layer is not None)

@@ -16,7 +16,6 @@ from napari_mri.measure.noise import Noise
 
 Array = NDArray[np.float32]
 
-NOTHING = "No noise was found, so nothing was changed."
 KINDS = ("auto", "rician", "gaussian")
 SIGMA_SAYS = "Standard deviation of the noise in the scan's own units; 0 measures it in the scan."
 KIND_SAYS = (
@@ -134,10 +133,15 @@ def taken_out(scan: Volume, p: Wish, rt: Runtime, method: Callable[[Array, Array
     found = noise_of(scan, p.sigma, p.kind, rt)
     level = noise_map(scan, found, p.varying) * np.float32(p.strength)
     if not level.any():
-        if p.strength > 0:
-            rt.warn(NOTHING)
-        return handed_over(scan, data, level, rt)
+        return left_alone(scan, data, p.strength, rt)
     return handed_over(scan, method(data, level, found.kind == "rician", rt), level, rt)
+
+
+def left_alone(scan: Volume, data: NDArray[Any], strength: float, rt: Runtime) -> Volume:
+    """Hand a scan over as it was, and say so unless that was wished (`strength` 0)."""
+    if strength > 0:
+        rt.warn("No noise was found, so nothing was changed.")
+    return handed_over(scan, data, 0.0, rt)
 
 
 def handed_over(scan: Volume, answer: NDArray[Any], sigma: Array | float, rt: Runtime) -> Volume:

@@ -41,6 +41,8 @@ INTERPOLATED = 0.8
 """An axis with signal up to less than this share of its highest frequency was interpolated before."""
 MOST_THICK = 3.0
 """Slices are at most so much thicker than their distance; more is a slip."""
+NAMES = {"LR": "left-right", "PA": "front-back", "IS": "top-bottom"}
+"""What a person calls the axes."""
 CLEARLY, OVERLAPPING = 1.2, 1.55
 """So much larger than the next spacing that of slices is, for sure; and slices so much thicker than their distance overlap far."""
 SAME = 1e-3
@@ -351,9 +353,9 @@ def tell_limits(scan: Volume, way: Way, p: Wish, rt: Runtime) -> None:
     thick = slice_axis(scan.grid)
     if p.thickness > 0 and thick is None:
         rt.warn("The spacings are all equal, so it cannot be told which axis has the slices: their thickness was not used.")
-    elif p.thickness > 0 and thick is not None and own[thick] < CLEARLY * np.sort(own)[1]:
-        names = dict(zip("RLAPSI", ("left-right", "left-right", "front-back", "front-back", "top-bottom", "top-bottom"), strict=True))
-        rt.warn(f"The thickness was taken for slices along the {names[scan.grid.axes[thick]]} axis, which has the largest spacing.")
+    elif p.thickness > 0 and own[thick] < CLEARLY * np.sort(own)[1]:
+        name = next(name for letters, name in NAMES.items() if scan.grid.axes[thick] in letters)
+        rt.warn(f"The thickness was taken for slices along the {name} axis, which has the largest spacing.")
     if p.thickness > OVERLAPPING * own[axis] and axis == thick:
         rt.warn(
             f"Slices {p.thickness:.3g} mm thick every {own[axis]:.3g} mm overlap by more than half: what they have in common "

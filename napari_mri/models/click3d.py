@@ -357,8 +357,7 @@ class Clicking(Session):
         if span is None:
             raise BadPrompt("The mask to refine is empty.", hint="Point at the object instead.")
         look = self._rounds.around(*span, told, FINE_SIDE)
-        believed = _like(self._belief(told.mask, look).likely, self.pyramid.levels[0][0])
-        given = Answer(believed, look)
+        given = Answer(_like(self._belief(told.mask, look).likely, self.pyramid.levels[0][0]), look)
         found = Found(given, given)
         for mark in prompts:
             if not isinstance(mark, Mask):
@@ -464,7 +463,9 @@ class Clicking(Session):
         grid, look = self.scan.grid, answer.look
         if told.mask is not None:
             kept = self._home_from(answer, told.mask)
-            return self.scan.with_labels(kept * _in_boxes(told, grid), {1: "object"})
+            if len(told.boxes):
+                kept *= _in_boxes(told, grid)
+            return self.scan.with_labels(kept, {1: "object"})
         mask = np.zeros(grid.shape, dtype=np.uint8)
         span = extent(answer.found > self.p.level)
         if span is None:

@@ -116,11 +116,11 @@ def ground(data: Array, sigma: Array) -> np.float32:
 
     What the network has learned begins with air at 0.
     """
-    sides = [n // BLOCK * BLOCK or n for n in data.shape]
-    blocks = data[tuple(slice(n) for n in sides)]
-    for axis, n in enumerate(sides):
-        size = BLOCK if n % BLOCK == 0 else n
-        blocks = blocks.reshape(*blocks.shape[:axis], n // size, size, *blocks.shape[axis + 1 :]).mean(axis=axis + 1)
+    from scipy.ndimage import uniform_filter
+
+    if float(data.min()) >= 0:
+        return np.float32(0)
+    blocks = uniform_filter(data, BLOCK)[::BLOCK, ::BLOCK, ::BLOCK]
     low = np.float32(np.percentile(blocks, 1))
     return low if low < -float(np.median(sigma)) else np.float32(0)
 

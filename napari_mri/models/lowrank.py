@@ -66,9 +66,7 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     data = np.asarray(scan.data, dtype=np.float32)
     level = sigma * p.strength
     if level <= 0:
-        if p.strength > 0:
-            rt.warn(shared.NOTHING)
-        return shared.handed_over(scan, data, 0.0, rt)
+        return shared.left_alone(scan, data, p.strength, rt)
     even = rician.stabilised(data, level) if is_rician else data / np.float32(level)
     clean = lowered(even, p.block, rt)
     answer = rician.back_from_stabilised(clean, level) if is_rician else clean * np.float32(level)

@@ -101,11 +101,8 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
         raise UnsupportedImage("This model needs a series of frames.", hint="Use the model nlpca for a single volume.")
     sigma, is_rician = shells.series_noise(scan, p.sigma, p.kind, rt)
     data = np.asarray(scan.data, dtype=np.float32)
-    if sigma <= 0:
-        rt.warn(shared.NOTHING)
-        return shared.handed_over(scan, data, 0.0, rt)
-    if p.strength <= 0:
-        return shared.handed_over(scan, data, 0.0, rt)
+    if sigma * p.strength <= 0:
+        return shared.left_alone(scan, data, p.strength, rt)
     if p.way == "alike":
         return shared.handed_over(scan, _alike(data, sigma * p.strength, is_rician, scan, rt), sigma, rt)
     return shared.handed_over(scan, _by_net(data, sigma, is_rician, scan, p, rt), sigma, rt)

@@ -53,9 +53,7 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
     found = shared.noise_of(scan, p.sigma, p.kind, rt)
     sigma = found.sigma * p.strength
     if sigma <= 0:
-        if p.strength > 0:
-            rt.warn(shared.NOTHING)
-        return shared.handed_over(scan, data, 0.0, rt)
+        return shared.left_alone(scan, data, p.strength, rt)
     rt.report(0.1, "averaging what looks alike")
     # dipy leaves a rim without neighbours unfiltered, and reads double precision only.
     room = min(p.reach + 2, min(data.shape) - 1)

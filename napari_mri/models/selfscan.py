@@ -81,8 +81,7 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
         return scan.with_data(data)
     found = shared.noise_of(scan, p.sigma, p.kind, rt)
     if found.sigma <= 0:
-        rt.warn(shared.NOTHING)
-        return shared.handed_over(scan, data, 0.0, rt)
+        return shared.left_alone(scan, data, 1.0, rt)
     is_rician = found.kind == "rician"
     even = rician.stabilised(np.maximum(data, 0), found.sigma) if is_rician else data / np.float32(found.sigma)
     if p.lesson == "sure":

@@ -408,3 +408,11 @@ def test_a_box_that_reaches_beyond_the_scan_grows_from_what_is_seen_of_it():
             found.append(session.answer(mri.Prompts((mri.Box(start, tuple(high - 5)),))).data > 0)
     assert found[0].sum() > 0.6 * (data > 0).sum()
     assert (found[0] & found[1]).sum() > 0.95 * (found[0] | found[1]).sum()
+
+
+@pytest.mark.parametrize(("scans", "flag"), [(("a", "out"), "--variants"), (("a", "b", "out"), "--register")])
+def test_help_shows_the_flags_of_the_model_that_takes_so_many_scans(scans, flag):
+    pytest.importorskip("torch")
+    done = call("superres", *scans, "--help")
+    assert done.exit_code == 0
+    assert flag in done.stdout
