@@ -294,6 +294,9 @@ class Runtime(Protocol):
     def keep(self, key: str, make: Callable[[], Kept]) -> Kept:
         """Return what was kept under `key`, or make and keep it (nets stay warm between runs)."""
 
+    def drawn(self, make: Callable[[], Kept]) -> Kept:
+        """Return what `make` draws at random, as a net to be trained: from the seed on, whatever other threads do."""
+
 
 class Session(ABC):
     """A model opened on one scan: slow once, then quick answers. Use it in a ``with`` block."""

@@ -7,10 +7,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from napari_mri.core.errors import Cancelled
-from napari_mri.core.model import Weights
+from napari_mri.core.model import Runtime, Weights
 from napari_mri.core.volume import Volume
 from napari_mri.engine import device as devices
 from napari_mri.engine import weights as files
@@ -149,6 +149,30 @@ class LocalRuntime:
                 _kept.popitem(last=False)
             found: Kept = _kept[place]
             return found
+
+    def drawn(self, make: Callable[[], Kept]) -> Kept:
+        """Return what `make` draws at random: from the seed on, and no net is made meanwhile by another thread (`keep`)."""
+        import torch
+
+        with _kept_lock:
+            torch.manual_seed(self._seed)
+            return make()
+
+
+def part_of(rt: Runtime, low: float, high: float) -> Runtime:
+    """Return a runtime whose 0 to 1 is from `low` to `high` of another's: a frame, a turned copy."""
+    return cast(Runtime, _Part(rt, low, high))
+
+
+class _Part:
+    def __init__(self, rt: Runtime, low: float, high: float) -> None:
+        self._rt, self._low, self._share = rt, low, high - low
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rt, name)
+
+    def report(self, fraction: float, text: str = "") -> None:
+        self._rt.report(self._low + self._share * fraction, text)
 
 
 def forget_kept() -> None:

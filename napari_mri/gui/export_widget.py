@@ -17,7 +17,7 @@ from napari_mri.gui import layers as bridge
 from napari_mri.gui.choices import LayerChoice
 from napari_mri.gui.message import Message
 from napari_mri.gui.window import bare, watch
-from napari_mri.gui.worker import Job
+from napari_mri.gui.worker import EDITS, Job
 from napari_mri.io.export import export
 from napari_mri.io.formats import Format, all_formats
 
@@ -126,7 +126,7 @@ class ExportWidget(QWidget):
             one = nameless(volume) if whose == "nameless" else volume
             return export(one, path, patient=whose == "patient", sidecar=whose != "nameless"), empty
 
-        self._job = Job(work)
+        self._job = Job(work, lane=EDITS)
         self._job.done.connect(self._on_done)
         self._job.failed.connect(self._on_failed)
         self._job.stopped.connect(self._on_failed)

@@ -30,7 +30,7 @@ from napari_mri.gui.message import Message
 from napari_mri.gui.paint_box import PaintBox
 from napari_mri.gui.recovery import NAMES, RecoveryBar
 from napari_mri.gui.window import bare, watch
-from napari_mri.gui.worker import Job
+from napari_mri.gui.worker import EDITS, Job
 
 SETTLE_MS = 300
 """A tilted layer's volumes are counted this long after the last stroke."""
@@ -323,7 +323,7 @@ class LabelsWidget(QWidget):
         if self._job is not None and self._job.running:
             self.message.show_error("Something is still being worked on. Wait for it to end.")
             return
-        self._job = Job(work, "cpu")
+        self._job = Job(work, "cpu", EDITS)
         self._job.done.connect(then)
         self._job.done.connect(self._on_over)
         self._job.failed.connect(self._on_failed)

@@ -13,7 +13,7 @@ from napari_mri import tasks
 from napari_mri.core.history import Order
 from napari_mri.core.prompts import Prompts
 from napari_mri.core.volume import Labels, Volume
-from napari_mri.gui.worker import Job
+from napari_mri.gui.worker import CLICKS, Job
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ class Asker(QObject):
             if self._opening != question.opens:
                 self._job.stop()
             return
-        self._job = Job(lambda rt: self._work(question, rt), question.device)
+        self._job = Job(lambda rt: self._work(question, rt), question.device, CLICKS)
         self._job.told.connect(self.told)
         self._job.done.connect(self._on_done)
         self._job.failed.connect(self._on_failed)

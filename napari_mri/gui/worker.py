@@ -18,11 +18,28 @@ LET_GO_MS = 700
 TOLD_EVERY_S = 0.05
 
 _log = logging.getLogger(__name__)
-_one_at_a_time = threading.Lock()
-_at_work: list[Job] = []
-"""The job that holds the lock."""
 _kept: set[Job] = set()
 """Jobs whose thread may still run. A QObject must not die on a foreign thread, so they are let go of here."""
+
+
+class Lane:
+    """Jobs of one lane follow one another; those of two lanes run side by side.
+
+    Parameters
+    ----------
+    name : str
+        Of one of its jobs, for a sentence.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.free = threading.Lock()
+        self.at_work: Job | None = None
+        """The job that holds the lock."""
+
+
+RUNS, CLICKS, EDITS = Lane("run"), Lane("question"), Lane("tool")
+"""Models on whole scans take minutes: clicks, tools and exports do not wait for them."""
 
 
 class Job(QObject):
@@ -36,6 +53,8 @@ class Job(QObject):
     work : callable
         ``work(rt) -> anything``, called with a `LocalRuntime`.
     device : str
+    lane : Lane
+        It waits for others of this lane to end.
     """
 
     told = Signal(float, str)
@@ -45,9 +64,9 @@ class Job(QObject):
     stopped = Signal(str)
     _over = Signal(str, object)
 
-    def __init__(self, work: Callable[[LocalRuntime], Any], device: str = "auto") -> None:
+    def __init__(self, work: Callable[[LocalRuntime], Any], device: str = "auto", lane: Lane = RUNS) -> None:
         super().__init__()
-        self._work, self._device = work, device
+        self._work, self._device, self._lane = work, device, lane
         self._cancel = threading.Event()
         self._quiet = False
         self._last = 0.0
@@ -98,18 +117,21 @@ class Job(QObject):
 
     def _run(self) -> None:
         try:
-            while not _one_at_a_time.acquire(timeout=0.1):
+            lane = self._lane
+            while not lane.free.acquire(timeout=0.1):
                 if self._cancel.is_set():
                     raise Cancelled
-                stopped = any(job._cancel.is_set() for job in _at_work)
-                self._report(0.0, f"waiting for the {'stopped run to wind down' if stopped else 'run under way to end'}")
-            _at_work[:] = [self]
+                other = lane.at_work
+                stopped = other is not None and other._cancel.is_set()
+                ends = f"stopped {lane.name} to wind down" if stopped else f"{lane.name} under way to end"
+                self._report(0.0, f"waiting for the {ends}")
+            lane.at_work = self
             try:
                 # Made here, not before: looking for a GPU imports torch, which takes seconds.
                 answer = self._work(LocalRuntime(self._device, self._report, self._cancel))
             finally:
-                _at_work.clear()
-                _one_at_a_time.release()
+                lane.at_work = None
+                lane.free.release()
                 del self._work  # with the scan it holds
             if self._cancel.is_set():
                 raise Cancelled

@@ -166,13 +166,10 @@ def learned(pairs: list[Pairs], scale: float, plan: Plan, rt: Runtime) -> PlaneN
     plan : Plan
     rt : Runtime
     """
-    import torch
-
     from napari_mri.nets.planes import PlaneNet
 
-    torch.manual_seed(rt.seed)
     lesson = Lesson(pairs, scale, rt.device, rt.seed)
-    net = PlaneNet(pairs[0].parts).to(rt.device)
+    net = rt.drawn(lambda: PlaneNet(pairs[0].parts)).to(rt.device)
     best = learn(net, lambda n: lesson.error(n, *lesson.draw(12)), lesson.judge, plan, rt)
     assert isinstance(best, PlaneNet)
     return best

@@ -95,8 +95,6 @@ def run_difusion(scan: Volume, p: Params, rt: Runtime) -> Volume:
 
 def _run(scan: Volume, p: Params, rt: Runtime, method) -> Volume:  # type: ignore[no-untyped-def]
     """Shells one by one, in the stabilised scale, divided by the brightest voxel of each frame."""
-    import torch
-
     rt.report(0.0, "measuring the noise")
     if scan.data.ndim != 4:
         raise UnsupportedImage("This model needs a series of frames.", hint="Use the model nlpca for a single volume.")
@@ -112,7 +110,6 @@ def _run(scan: Volume, p: Params, rt: Runtime, method) -> Volume:  # type: ignor
     even = rician.stabilised(data, sigma) if is_rician else data / np.float32(sigma)
     result = data.copy()
     for number, group in enumerate(groups):
-        torch.manual_seed(rt.seed)
         shell = _Shell(even[..., group], shells.nearest(group, scan.frames, 4), group, rt)
         share = (number / len(groups), (number + 1) / len(groups))
         clean = method(shell, p, rt, share)
@@ -167,7 +164,7 @@ def _trained(shell: _Shell, clean: torch.Tensor | None, p: Params, rt: Runtime, 
     from napari_mri.nets.diffusion import LevelUNet, schedule
 
     alpha = schedule().to(torch.float32)
-    net = LevelUNet((p.width, 2 * p.width, 4 * p.width)).to(rt.device)
+    net = rt.drawn(lambda: LevelUNet((p.width, 2 * p.width, 4 * p.width))).to(rt.device)
 
     def batch(count: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         inputs, levels, targets = [], [], []
@@ -270,7 +267,7 @@ def _first_guess(shell: _Shell, p: Params, rt: Runtime, share: tuple[float, floa
     from napari_mri.nets.neighbour import Neighbours
 
     volume = shell.slices.permute(0, 2, 3, 1)  # (C, I, J, K)
-    net = Neighbours(len(shell.near[0])).to(rt.device)
+    net = rt.drawn(lambda: Neighbours(len(shell.near[0]))).to(rt.device)
     size = [min(32, n) for n in volume.shape[1:]]
 
     def batch() -> tuple[torch.Tensor, torch.Tensor]:

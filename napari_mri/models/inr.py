@@ -282,12 +282,10 @@ def _fitted(views: list[_View], p: Params, rt: Runtime) -> tuple[FourierField, _
 
     from napari_mri.nets.coordinates import FourierField
 
-    torch.manual_seed(rt.seed)
     preset, half = PRESETS[p.preset], half_is_quick(rt.device)
     points = _Points(views, p.profile == "gaussian", rt.device, rt.seed)
-    field = FourierField(
-        len(views), points.scale, width=preset.width, depth=preset.depth, waves=preset.waves, seed=rt.seed
-    ).to(rt.device)
+    sizes = {"width": preset.width, "depth": preset.depth, "waves": preset.waves}
+    field = rt.drawn(lambda: FourierField(len(views), points.scale, **sizes, seed=rt.seed)).to(rt.device)
     each = preset.batch // len(views)
     exam = [[points.draw(number, 2048) for _ in range(2)] for number in range(len(views))]
     spread = [max(float(torch.cat([value for _, value in pieces]).var()), 1e-6) for pieces in exam]

@@ -17,6 +17,7 @@ from napari_mri.core.model import SUPERRES, Card, Model, Runtime, Wants, Weights
 from napari_mri.core.volume import Volume
 from napari_mri.engine import weights as files
 from napari_mri.engine.device import half_is_quick
+from napari_mri.engine.runtime import part_of
 from napari_mri.engine.tiles import Tiling, run_net
 from napari_mri.measure.consistency import PROFILES
 from napari_mri.measure.noise import Noise, brightness
@@ -119,10 +120,10 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
         low, share = 0.03 + 0.95 * number / scan.n_frames, 0.95 / scan.n_frames
         seen = start
         if found is not None and level > 0:
-            seen = explained(start, level, found.kind == "rician", _Within(rt, low, 0.5 * share))
+            seen = explained(start, level, found.kind == "rician", part_of(rt, low, low + 0.5 * share))
             low, share = low + 0.5 * share, 0.5 * share
         rt.report(low, "interpolating")
-        result = way.spline(seen) + lacking(seen, 0.0, net, _Within(rt, low, share))
+        result = way.spline(seen) + lacking(seen, 0.0, net, part_of(rt, low, low + share))
         return way.agreed(result, seen, consistent=p.consistent)
 
     result = refined(scan, way, make, rt)
@@ -158,19 +159,6 @@ def _noise(scan: Volume, p: Params, rt: Runtime) -> Noise | None:
             f"Noise of {found.percent:.1f} % is more than this model was tried with (0 to 6 %): look closely."
         )
     return found
-
-
-class _Within:
-    """A runtime whose 0 to 1 is a part of the whole."""
-
-    def __init__(self, rt: Runtime, low: float, share: float) -> None:
-        self._rt, self._low, self._share = rt, low, share
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._rt, name)
-
-    def report(self, fraction: float, text: str = "") -> None:
-        self._rt.report(self._low + self._share * fraction, text)
 
 
 def lacking(start: Array, level: float, net: HalvingNet, rt: Any) -> Array:

@@ -196,7 +196,6 @@ def _group(even: Array, group: list[int], scan: Volume, p: Params, rt: Runtime, 
     from napari_mri.nets.neighbour import Neighbours
 
     near = shells.nearest(group, scan.frames, p.neighbours)
-    torch.manual_seed(rt.seed)
     part = even[..., group]
     top = max(float(np.percentile(part, 99.5)), 1.0)
     series = torch.from_numpy(np.ascontiguousarray(np.moveaxis(part, -1, 0)) / np.float32(top)).to(rt.device)
@@ -207,7 +206,7 @@ def _group(even: Array, group: list[int], scan: Volume, p: Params, rt: Runtime, 
         smooth = torch.tensordot(torch.from_numpy(matrix).to(rt.device), series, 1)
         table = [[len(series) + n, *row] for n, row in enumerate(table)]
         series = torch.cat([series, smooth])
-    net = Neighbours(len(table[0])).to(rt.device)
+    net = rt.drawn(lambda: Neighbours(len(table[0]))).to(rt.device)
     if matrix is not None:
         net.mean.data[0] = 4.0
     width = share[1] - share[0]

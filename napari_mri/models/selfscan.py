@@ -152,7 +152,6 @@ def _corrected(even: Array, floor: float | None, p: Params, rt: Runtime) -> Arra
     from napari_mri.nets.corrected import Corrected
     from napari_mri.nets.nonlocal_pca import cleaned
 
-    torch.manual_seed(rt.seed)
     device = rt.device
     noisy = torch.from_numpy(even).to(device)
     gen = torch.Generator().manual_seed(rt.seed)
@@ -174,7 +173,7 @@ def _corrected(even: Array, floor: float | None, p: Params, rt: Runtime) -> Arra
     volumes = torch.from_numpy(around).to(device)
     pieces, fixed = Pieces(volumes, 32, rt.seed), Pieces(volumes, 32, rt.seed + 1)
     exam = [(fixed.draw(2), n % PROBES) for n in range(8)]
-    net = Corrected(floor=floor).to(device).to(memory_format=torch.channels_last_3d)
+    net = rt.drawn(lambda: Corrected(floor=floor)).to(device).to(memory_format=torch.channels_last_3d)
 
     def judge(module: torch.nn.Module) -> float:
         return sum(float(_sure(module, x, n)) for x, n in exam) / len(exam)
@@ -222,9 +221,8 @@ def _guessed(even: Array, tau: float, p: Params, rt: Runtime) -> Array:
 
     from napari_mri.nets.denoiser import Denoiser
 
-    torch.manual_seed(rt.seed)
     device = rt.device
-    net = Denoiser((16, 32), (1, 2)).to(device).to(memory_format=torch.channels_last_3d)
+    net = rt.drawn(lambda: Denoiser((16, 32), (1, 2))).to(device).to(memory_format=torch.channels_last_3d)
     multiple = net.multiple * 2
     sides = [(2, -(n + 4) % multiple + 2) for n in even.shape]
     volume = torch.from_numpy(np.pad(even, sides, mode="symmetric")).to(device)

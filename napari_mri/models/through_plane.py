@@ -7,7 +7,7 @@ result is then corrected until the scan can be measured from it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from napari_mri.core.model import SUPERRES, Card, Model, Runtime, Wants, Weights
 from napari_mri.core.volume import Volume
 from napari_mri.engine import weights as files
 from napari_mri.engine.device import half_is_quick
+from napari_mri.engine.runtime import part_of
 from napari_mri.engine.tiles import Tiling, corners, importance, memory_ended, run_net
 from napari_mri.measure.consistency import Matrix, along_axes, between
 from napari_mri.models._superres import TensorWay, Way, Wish, refined, slice_axis, tell_limits, way_of
@@ -107,7 +108,7 @@ def run(scan: Volume, p: Params, rt: Runtime) -> Volume:
             rt.warn(f"Memory of the {rt.device} ended: the scan was refined in main memory and in smaller tiles.")
 
     def make(start: Array, number: int) -> Array:
-        part = cast(Runtime, _Span(rt, number / scan.n_frames, (number + 1) / scan.n_frames))
+        part = part_of(rt, number / scan.n_frames, (number + 1) / scan.n_frames)
         part.report(0.0, "interpolating")
         result = way.spline(start)
         if asked is not None:
@@ -125,7 +126,7 @@ def _refined_there(
     consistent, rt = how
 
     def make(start: torch.Tensor, number: int) -> torch.Tensor:
-        part = cast(Runtime, _Span(rt, number / scan.n_frames, (number + 1) / scan.n_frames))
+        part = part_of(rt, number / scan.n_frames, (number + 1) / scan.n_frames)
         part.report(0.0, "interpolating")
         result = there.spline(start)
         if asked is not None:
@@ -142,19 +143,6 @@ class _Asked:
 
     told: list[float]
     variants: int
-
-
-class _Span:
-    """A runtime whose 0 to 1 is a part of the whole: a frame, a turned copy."""
-
-    def __init__(self, rt: Runtime, low: float, high: float) -> None:
-        self._rt, self._low, self._share = rt, low, high - low
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._rt, name)
-
-    def report(self, fraction: float, text: str = "") -> None:
-        self._rt.report(self._low + self._share * fraction, text)
 
 
 def known(way: Way, axis: int, p: Wish, scan: Volume) -> list[float] | None:
@@ -203,7 +191,7 @@ def lacking(start: Array, way: Way, axis: int, asked: _Asked, rt: Runtime) -> Ar
     total = np.zeros((PARTS, *stack.shape), dtype=np.float32)
     for number in range(asked.variants):
         low, high = (0.9 * n / asked.variants for n in (number, number + 1))
-        step = cast(Runtime, _Span(rt, low, high))
+        step = part_of(rt, low, high)
         total += _turned_back(_parts(net, _turned(stack, number), step), number)
     # (parts, slices, i, j) to slices * parts along the axis of the slices.
     lines = np.moveaxis(total, 0, 1).reshape(-1, *stack.shape[1:])
@@ -226,7 +214,7 @@ def lacking_there(start: torch.Tensor, there: TensorWay, axis: int, asked: _Aske
     total = torch.zeros((PARTS, *stack.shape), device=start.device)
     for number in range(asked.variants):
         low, high = (0.9 * n / asked.variants for n in (number, number + 1))
-        step = cast(Runtime, _Span(rt, low, high))
+        step = part_of(rt, low, high)
         total += turned_back(_parts_there(net, turned(stack, number), step), number)
     lines = total.movedim(0, 1).reshape(-1, *stack.shape[1:]) * (unit / asked.variants)
     reads = lines_on(there.device, (reading(there.way, axis, PARTS),))

@@ -1,6 +1,7 @@
 """Clicking structures in a real window: marks land where they are put, the mask is one step, nothing else changes."""
 
 import sys
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from napari_mri.core.prompts import Box, Extremes, Lasso, Point, Scribble, Slab
 from napari_mri.core.volume import Origin, Volume
 from napari_mri.gui import layers as bridge
 from napari_mri.gui.placing import Frame
+from napari_mri.gui.worker import RUNS, Job
 from tests.scans import GRIDS, blob, dice, head
 
 BRAIN = (4.0, -7.0, 11.0)
@@ -462,3 +464,20 @@ def test_the_device_is_chosen_and_asked(clicking, qtbot):
     first = clicking.asker.session
     ask(clicking, qtbot, lambda: clicking.device.setCurrentIndex(clicking.device.findData("auto")))
     assert clicking.asker.session is not first
+
+
+def test_a_click_is_answered_and_accepted_while_a_run_works(clicking, window, qtbot):
+    over = threading.Event()
+    run = Job(lambda rt: over.wait(60), "cpu")
+    run.start()
+    try:
+        qtbot.waitUntil(lambda: RUNS.at_work is run)
+        clicking.draw(0)
+        ask(clicking, qtbot, lambda: press(clicking, BRAIN))
+        clicking.accept()
+        assert run.running
+        labels = bridge.labels_of(clicking.target.layer, window.layers)
+        assert dice(labels.data > 0, blob(GRIDS["oblique"], BRAIN, (40, 47, 37))) > 0.9
+    finally:
+        over.set()
+        assert run.wait(5)

@@ -100,6 +100,36 @@ def test_one_at_a_time(qtbot):
     assert [e.said[0][0] for e in endings] == ["done"] * 3
 
 
+def test_clicks_and_tools_do_not_wait_for_a_run(qtbot):
+    all_here = threading.Barrier(3)
+    jobs = [worker.Job(lambda rt: all_here.wait(10), "cpu", lane) for lane in (worker.RUNS, worker.CLICKS, worker.EDITS)]
+    endings = [Endings(job) for job in jobs]
+    for job in jobs:
+        job.start()
+    qtbot.waitUntil(lambda: all(e.said for e in endings), timeout=15_000)
+    assert [e.said[0][0] for e in endings] == ["done"] * 3
+
+
+def test_who_waits_is_told_for_what(qtbot):
+    go, told = threading.Event(), []
+    first = worker.Job(lambda rt: go.wait(10), "cpu", worker.EDITS)
+    second = worker.Job(lambda rt: None, "cpu", worker.EDITS)
+    second.told.connect(lambda _, text: told.append(text))
+    endings = Endings(second)
+    first.start()
+    qtbot.waitUntil(lambda: worker.EDITS.at_work is first)
+    second.start()
+    qtbot.waitUntil(lambda: "waiting for the tool under way to end" in told)
+    first.stop()
+    qtbot.waitUntil(lambda: "waiting for the stopped tool to wind down" in told)
+    assert not endings.said
+    go.set()
+    qtbot.waitUntil(lambda: bool(endings.said))
+    assert endings.said[0][0] == "done"
+    assert first.wait(5)
+    assert second.wait(5)
+
+
 def test_an_abandoned_job_says_nothing(qtbot):
     job = worker.Job(lambda rt: time.sleep(0.2), "cpu")
     endings = Endings(job)
