@@ -5,8 +5,6 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-# Window tests open real windows, one after another: on a machine without a screen a virtual one is used where it is installed.
-SCREEN := $(shell command -v xvfb-run >/dev/null 2>&1 && [ -z "$$DISPLAY$$WAYLAND_DISPLAY" ] && echo xvfb-run -a -s \"-screen 0 1600x1000x24\")
 
 .PHONY: demo fuzz test lint types floors tests constraints bench contact-sheet train-skullstrip train-headnet train-denoise train-click3d train-mender train-superres train-isotropic train-sharper clean
 
@@ -26,8 +24,8 @@ floors: $(VENV)/.ready
 
 tests: $(VENV)/.ready
 	@sh tests/missing_packages.sh
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/gui $(PYTEST_ARGS)
-	$(SCREEN) $(BIN)/python -m pytest tests/gui $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --no-xvfb --ignore tests/gui $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 LP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/gui $(PYTEST_ARGS)
 
 # One environment with everything. napari needs Python 3.11: where python3 is older, uv brings one.
 $(VENV)/.ready: setup.cfg constraints.txt

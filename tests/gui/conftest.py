@@ -52,6 +52,20 @@ def nothing_outlives_a_test(request: pytest.FixtureRequest):
     assert not ours, f"threads still run after the test: {ours}"
 
 
+_imported = 0
+
+
+@pytest.fixture(autouse=True)
+def quick_collections():
+    """Leave what modules hold out of the collections of garbage, of which every window asks for several."""
+    global _imported
+    yield
+    if len(sys.modules) > _imported:
+        gc.collect()
+        gc.freeze()
+        _imported = len(sys.modules)
+
+
 @pytest.fixture(autouse=True)
 def own_edit_logs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
     """Keep the logs of painted labels out of the user's folder."""
