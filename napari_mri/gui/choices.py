@@ -18,7 +18,7 @@ DEVICE_TITLES = {"auto": "Automatic", "cuda": "NVIDIA GPU (CUDA)", "mps": "Apple
 
 
 PREVIEW = "napari_mri_preview"
-"""In the metadata of the layer that shows the answer to clicks: it is no layer to choose."""
+"""In the metadata of the layer that shows the answer to clicks, or a model's work on a slab: it is no layer to choose."""
 
 
 class Links:

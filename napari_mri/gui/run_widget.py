@@ -28,7 +28,7 @@ from napari_mri.core.model import TASKS, Model
 from napari_mri.core.volume import Volume
 from napari_mri.engine.runtime import LocalRuntime
 from napari_mri.gui import layers as bridge
-from napari_mri.gui.choices import DeviceChoice, LayerChoice
+from napari_mri.gui.choices import PREVIEW, DeviceChoice, LayerChoice
 from napari_mri.gui.column import column
 from napari_mri.gui.form import Form
 from napari_mri.gui.layers import LayerTuple
@@ -288,6 +288,7 @@ class RunWidget(QWidget):
         (data, facts, kind), *_ = made[0]
         model = self.chosen
         facts["name"] = f"{facts['name']} (preview)"
+        facts["metadata"] = {**facts.get("metadata", {}), PREVIEW: True}
         self._preview = self._added([(data, facts, kind)])
         seconds = time.monotonic() - self._began
         short = ", learned for seconds only" if model is not None and learns(model) else ""

@@ -23,7 +23,7 @@ class Split:
     """Show some layers left of (below) a line on the canvas only, others right of (above) it only.
 
     The line stands on the screen: scrolling, zooming and turning go on beneath it. Nothing is copied, and
-    other layers are shown whole. It works in 2D and 3D, for as long as both sides have a layer in the window.
+    other layers are shown whole, but for those that are to be left out. It works in 2D and 3D, for as long as both sides have a layer in the window.
 
     Parameters
     ----------
@@ -34,6 +34,8 @@ class Split:
         Where the line stands, 0 to 1 of the canvas.
     upright : bool
         False for a level line: `first` is then above it.
+    without : layers
+        Not shown meanwhile: they would hide both sides.
     canvas : napari canvas, optional
         Another than the viewer's own.
     """
@@ -46,12 +48,13 @@ class Split:
         at: float = 0.5,
         *,
         upright: bool = True,
+        without: Iterable[Layer] = (),
         canvas: Any = None,
     ) -> None:
         self._viewer = viewer
         self._canvas = canvas_of(viewer) if canvas is None else canvas
         self._upright = upright
-        self._sides = (tuple(first), tuple(second))
+        self._sides, self._without = (tuple(first), tuple(second)), tuple(without)
         self._clips: dict[int, tuple[Any, Clipper]] = {}
         self.at = at
         self.closed = self._canvas is None
@@ -97,6 +100,8 @@ class Split:
             box = (start, -_FAR, length, 2 * _FAR) if self._upright else (-_FAR, start, 2 * _FAR, length)
             for layer in layers:
                 self._clip(layer, box)
+        for layer in self._without:
+            self._clip(layer, (_FAR, _FAR, 0.0, 0.0))
         self._redraw()
 
     def _clip(self, layer: Layer, box: tuple[float, float, float, float]) -> None:
@@ -116,7 +121,8 @@ class Split:
     def _on_draw(self) -> None:
         """Follow a layer to another node: napari draws it by another one in 3D, and when it grows very large."""
         drawn = self._canvas.layer_to_visual
-        if any(layer in drawn and self._node(layer) is not drawn[layer].node for side in self._sides for layer in side):
+        clipped = (layer for side in (*self._sides, self._without) for layer in side)
+        if any(layer in drawn and self._node(layer) is not drawn[layer].node for layer in clipped):
             self._place()
 
     def _node(self, layer: Layer) -> Any:

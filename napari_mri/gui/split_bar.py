@@ -5,7 +5,7 @@ from __future__ import annotations
 from weakref import ref
 
 from napari.components import ViewerModel
-from napari.layers import Layer
+from napari.layers import Image, Layer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QSlider, QWidget
 
@@ -66,7 +66,9 @@ class SplitBar(QWidget):
             return
         before, after = pair
         before.visible = after.visible = True
-        self.split = Split(self._viewer, [before], [after], self.slider.value() / 1000)
+        lowest = min(map(self._viewer.layers.index, pair))
+        others = [layer for layer in self._viewer.layers[lowest:] if isinstance(layer, Image) and layer not in pair]
+        self.split = Split(self._viewer, [before], [after], self.slider.value() / 1000, without=others)
 
     def _on_slide(self, value: int) -> None:
         if self.split is not None:

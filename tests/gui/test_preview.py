@@ -7,6 +7,8 @@ import pytest
 
 pytest.importorskip("napari", reason="napari is not installed (extra 'gui')")
 
+from napari.layers import Image
+
 from napari_mri import registry
 from napari_mri.core.grid import Grid
 from napari_mri.core.history import Order
@@ -128,8 +130,12 @@ def test_a_model_that_learns_learns_for_seconds():
 
 
 def test_a_preview_is_one_layer_that_the_next_one_and_the_result_replace(run, window, qtbot):
+    from napari_mri.gui.choices import LayerChoice
+
     choose(run, "superres", "finer")
     assert run.preview_button.isVisible()
+    offered = LayerChoice(window, Image, "nothing")  # of another widget, that takes what comes newly
+    qtbot.addWidget(offered)
     began = time.monotonic()
     run.preview_button.click()
     assert not run.preview_button.isEnabled()
@@ -138,7 +144,8 @@ def test_a_preview_is_one_layer_that_the_next_one_and_the_result_replace(run, wi
     first = window.layers[-1]
     assert [layer.name for layer in window.layers] == ["T1", "T1 · super-resolved · finer (preview)"]
     assert "slab around this slice, learned for seconds only" in run.status.text()
-    assert run.scan.layer is window.layers[0]
+    assert run.scan.layer is offered.layer is window.layers[0]
+    assert offered.count() == 1
     assert tuple(first.contrast_limits) == tuple(window.layers[0].contrast_limits)
     part = bridge.volume_of(first)
     assert part.history[-1].order.params["minutes"] == MINUTES

@@ -72,6 +72,27 @@ def test_a_level_line(window, pair):
     split.close()
 
 
+def test_a_third_scan_above_hides_neither(window, pair, qtbot):
+    from napari_mri.gui.split_bar import SplitBar
+
+    bar = SplitBar(window)
+    qtbot.addWidget(bar)
+    white, below = (window.add_layer(bridge.to_layer(head(GRIDS["plain"]), name=name)) for name in ("white", "below"))
+    window.layers.move(window.layers.index(below), 0)
+    bar.show_pair(*pair)
+    bar.switch.setChecked(True)
+    for shown in (2, 3, 2):
+        window.dims.ndisplay = shown
+        qtbot.wait(50)
+        assert colours(window) == [(1, 0), (0, 1)]
+    assert white.visible
+    window.layers.remove(white)
+    assert colours(window) == [(1, 0), (0, 1)]
+    bar.switch.setChecked(False)
+    assert colours(window) == [(0, 1), (0, 1)]
+    bar.end()
+
+
 def test_it_ends_with_a_layer_and_is_let_go(window, pair):
     from napari_mri.gui.split import Split
 
