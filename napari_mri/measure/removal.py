@@ -22,6 +22,7 @@ KIND_SAYS = (
     "Rician for magnitude images (their noise floor is taken away as well), Gaussian where the scan has negative "
     "values or a floor that must stay; auto looks."
 )
+FLOOR_SAYS = "Take the noise floor of magnitude images away afterwards, so that weak signal is not overestimated."
 VARYING_SAYS = (
     "Whether the noise level is followed over the field of view (parallel imaging, surface coils) or taken as one number."
 )

@@ -44,6 +44,15 @@ def groups(scan: Volume) -> list[list[int]]:
     return [sorted(group) for group in found]
 
 
+def tell_left(scan: Volume, groups: list[list[int]], rt: Runtime) -> None:
+    """Warn of frames that are in no group and so are left alone."""
+    left = sorted(set(range(scan.n_frames)).difference(*groups))
+    if left:
+        names = ", ".join(str(number + 1) for number in left)
+        says = f"Frame {names} has" if len(left) == 1 else f"Frames {names} have"
+        rt.warn(f"{says} too few others of the same b-value and {'stays as it is' if len(left) == 1 else 'stay as they are'}.")
+
+
 def nearest(group: list[int], frames: Frames | None, count: int) -> dict[int, list[int]]:
     """For each frame of a group, the `count` others nearest to it, the nearest first.
 

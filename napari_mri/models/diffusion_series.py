@@ -107,6 +107,7 @@ def _run(scan: Volume, p: Params, rt: Runtime, method) -> Volume:  # type: ignor
         )
     if rt.device == "cpu":
         rt.warn("This model is meant for a GPU: on a processor it learns little in the time given.")
+    shells.tell_left(scan, groups, rt)
     even = rician.stabilised(data, sigma) if is_rician else data / np.float32(sigma)
     result = data.copy()
     for number, group in enumerate(groups):

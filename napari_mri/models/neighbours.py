@@ -183,9 +183,7 @@ def _by_net(data: Array, sigma: float, is_rician: bool, scan: Volume, p: Params,
         share = (number / len(groups), (number + 1) / len(groups))
         clean = _group(even, group, scan, p, rt, share)
         result[..., group] = rician.back_from_stabilised(clean, sigma) if is_rician else clean * np.float32(sigma)
-    left = scan.n_frames - sum(map(len, groups))
-    if left:
-        rt.warn(f"{left} frames have no two others of the same b-value and were left as they were.")
+    shells.tell_left(scan, groups, rt)
     return result
 
 

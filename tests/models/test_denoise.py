@@ -213,6 +213,45 @@ def test_diffusion_models_run_and_say_what_they_are(name: str) -> None:
     assert np.isfinite(out.result.data).all()
     assert out.result.frames == scan.frames
     assert any("invent" in w for w in out.warnings)
+    assert "Frames 1, 2 have too few others of the same b-value and stay as they are." in out.warnings
+
+
+@pytest.mark.parametrize("count", range(8, 13))
+def test_patch2self_predicts_each_frame_from_the_others_and_from_nothing_else(count: int) -> None:
+    """As least squares would, frame by frame, whatever their number; in any order and unit."""
+    scan, _ = series(count)
+    out = run("patch2self", scan, sigma=60.0, floor=False)
+    flat = scan.data.reshape(-1, scan.n_frames).astype(float)
+    for group in ([0, 1], list(range(2, scan.n_frames))):
+        for frame in group:
+            others = np.column_stack([flat[:, [n for n in group if n != frame]], np.ones(len(flat))])
+            expected = others @ np.linalg.lstsq(others, flat[:, frame], rcond=None)[0]
+            np.testing.assert_allclose(out.result.data[..., frame].ravel(), expected, atol=0.02)
+    small = run("patch2self", scan.with_data(scan.data * np.float32(1e-9)), sigma=60e-9, floor=False)
+    np.testing.assert_allclose(small.result.data * 1e9, out.result.data, atol=0.02)
+
+
+def test_patch2self_lowers_the_error_and_a_lone_frame_stays() -> None:
+    scan, clean = series()
+    shown = [5, 6, 0, *range(7, 14)]  # one b0 frame, not the first
+    assert scan.frames is not None
+    frames = Frames("diffusion", bvals=tuple(scan.frames.bvals[n] for n in shown))
+    out = run("patch2self", Volume(scan.data[..., shown], scan.grid, frames=frames), sigma=60.0)
+    np.testing.assert_array_equal(out.result.data[..., 2], scan.data[..., 0])
+    assert "Frame 3 has too few others of the same b-value and stays as it is." in out.warnings
+    others = [n for n in range(len(shown)) if n != 2]
+    was = error(scan.data[..., shown][..., others], clean[..., shown][..., others])
+    assert error(out.result.data[..., others], clean[..., shown][..., others]) < 0.6 * was
+
+
+def test_frames_that_are_copies_or_constant_are_predicted() -> None:
+    scan, _ = series()
+    data = scan.data.copy()
+    data[..., 3], data[..., 4] = data[..., 2], 7.0
+    out = run("patch2self", scan.with_data(data), sigma=60.0, floor=False)
+    np.testing.assert_allclose(out.result.data[..., 2], data[..., 2], atol=0.5)
+    np.testing.assert_allclose(out.result.data[..., 4], 7.0, atol=0.5)
+    assert np.isfinite(out.result.data).all()
 
 
 def test_patch2self_needs_b_values() -> None:
