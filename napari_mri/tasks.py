@@ -363,7 +363,7 @@ class ScanSession(Session):
 
 def _meets(box: Box, grid: Grid) -> bool:
     """Whether a box has a part of a grid in it."""
-    low, high = voxel_box((box.low, box.high), grid)
+    low, high = voxel_box(box.corners(), grid)
     return bool(((high >= -0.5) & (low <= np.asarray(grid.shape) - 0.5)).all())
 
 

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from napari_mri.core.grid import Grid
+from napari_mri.core.prompts import Box
 from napari_mri.models import _marks as marks
 from napari_mri.models._click3d_rounds import Answer, Rounds
 from napari_mri.models._click3d_zoom import Pyramid, carried
@@ -284,7 +285,7 @@ class Episode:
 
     def _told(self) -> marks.Pointed:
         inside, outside = (self.grid.to_patient(np.array(self.marks[s]).reshape(-1, 3)) for s in (True, False))
-        boxes = np.zeros((0, 2, 3)) if self.box is None else self.box[None]
+        boxes = np.zeros((0, 2, 2, 2, 3)) if self.box is None else Box(*self.box).corners()[None]
         return marks.Pointed(np.asarray(inside), np.asarray(outside), boxes)
 
     def question(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,6 +16,7 @@ from napari_mri.core.errors import BadPrompt
 from napari_mri.core.grid import Grid
 
 Xyz = tuple[float, float, float]
+PATIENT: tuple[Xyz, Xyz, Xyz] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
 def _xyz(value: Any, what: str) -> Xyz:
@@ -49,23 +50,35 @@ class Point:
 
 @dataclass(frozen=True)
 class Box:
-    """A box along the patient axes around the object; flat along one axis for an in-plane box.
+    """A box around the object; flat along one axis for an in-plane box.
 
     Parameters
     ----------
-    low, high : (3,) patient mm, RAS+
+    low, high : (3,) mm along `axes`, from the patient's origin
         Opposite corners; sorted on construction.
+    axes : three of (3,)
+        Unit vectors in patient RAS+ along its sides, at right angles; by default the patient's own axes.
     """
 
     low: Xyz
     high: Xyz
     positive: bool = True
+    axes: tuple[Xyz, Xyz, Xyz] = PATIENT
     kind: ClassVar[str] = "box"
 
     def __post_init__(self) -> None:
         a, b = _xyz(self.low, "A box corner"), _xyz(self.high, "A box corner")
         object.__setattr__(self, "low", tuple(map(min, a, b)))
         object.__setattr__(self, "high", tuple(map(max, a, b)))
+        axes = tuple(_xyz(axis, "A side of a box") for axis in self.axes)
+        if len(axes) != 3 or not np.allclose(np.array(axes) @ np.array(axes).T, np.eye(3), atol=1e-6):
+            raise BadPrompt(f"The sides of a box need three directions at right angles, of length 1, not {self.axes!r}.")
+        object.__setattr__(self, "axes", axes)
+
+    def corners(self) -> NDArray[np.float64]:
+        """Return its corners, (2, 2, 2, 3) patient mm: first low, then high along each of `axes`."""
+        ends = np.stack(np.meshgrid(*zip(self.low, self.high, strict=True), indexing="ij"), axis=-1)
+        return np.asarray(ends @ np.array(self.axes))
 
 
 @dataclass(frozen=True)
@@ -266,6 +279,8 @@ class Prompts:
                 record["xyz"] = list(mark.xyz)
             elif isinstance(mark, Box):
                 record["low"], record["high"] = list(mark.low), list(mark.high)
+                if mark.axes != PATIENT:
+                    record["axes"] = [list(axis) for axis in mark.axes]
             elif isinstance(mark, Mask):
                 record |= {"shape": list(mark.shape), "affine": list(mark.affine), "packed": mark.packed}
             elif isinstance(mark, Slab):

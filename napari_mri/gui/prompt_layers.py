@@ -13,7 +13,7 @@ from napari.layers import Layer, Points
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Point, Prompts, Scribble, Slab
 from napari_mri.gui.choices import Links
 from napari_mri.gui.exact_shapes import Shapes
-from napari_mri.gui.placing import Frame
+from napari_mri.gui.placing import STRAIGHT, Frame
 from napari_mri.gui.prompt_ray import first_seen
 
 OBJECT, BACKGROUND, EXTREME = "object", "background", "outline end"
@@ -101,7 +101,7 @@ class Snapshot:
         for corners, kind, side in zip(self.shapes, self.kinds, self.shape_sides, strict=True):
             places = [tuple(p) for p in frame.to_patient(corners)]
             if kind == "rectangle":
-                first.append(Box(tuple(np.min(places, axis=0)), tuple(np.max(places, axis=0))))
+                first.append(_box(np.asarray(corners), frame))
             elif kind == "polygon":
                 first.append(Lasso(tuple(places), side != BACKGROUND))
             else:
@@ -120,19 +120,27 @@ class Snapshot:
 EMPTY = Snapshot(np.zeros((0, 3)))
 
 
+def _box(corners: Any, frame: Frame) -> Box:
+    """Return the box of a rectangle's corners (4, 3) window mm: along the patient's axes where the window is."""
+    if frame.same(STRAIGHT):
+        corners = frame.to_patient(corners)
+        return Box(tuple(corners.min(axis=0)), tuple(corners.max(axis=0)))
+    axes = tuple(tuple(axis) for axis in frame.axes.T)
+    return Box(tuple(corners.min(axis=0)), tuple(corners.max(axis=0)), axes=axes)  # type: ignore[arg-type]
+
+
 def _corners(box: Box, frame: Frame) -> Any:
-    """Return the four corners (4, 3) of a box that lies in one plane of the window, else None."""
-    low, high = frame.to_world([box.low, box.high])
-    flat = np.flatnonzero(np.abs(high - low) < 1e-6)
-    if len(flat) != 1:
+    """Return the four corners (4, 3) of a box that lies in one plane of the window and along its axes, else None."""
+    places = frame.to_world(box.corners()).reshape(-1, 3)
+    low, high = places.min(axis=0), places.max(axis=0)
+    flat = np.flatnonzero(high - low < 1e-6)
+    along = np.minimum(np.abs(places - low), np.abs(places - high)) < 1e-6
+    if len(flat) != 1 or not along.all():
         return None
     a, b = (axis for axis in range(3) if axis != flat[0])
     corners = np.tile(low, (4, 1))
     corners[1:3, a], corners[2:4, b] = high[a], high[b]
-    # Along slanted directions the corners' box in the patient would be another one.
-    back = frame.to_patient(corners)
-    same = np.allclose(back.min(axis=0), box.low, atol=1e-6) and np.allclose(back.max(axis=0), box.high, atol=1e-6)
-    return corners if same else None
+    return corners
 
 
 class PromptLayers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -25,8 +25,8 @@ class Pointed:
     ----------
     inside, outside : ndarray, (N, 3) patient mm
         Places on the object, and beside it.
-    boxes : ndarray, (B, 2, 3) patient mm
-        Lowest and highest corners of boxes around the object (parts of it, if several).
+    boxes : ndarray, (B, 2, 2, 2, 3) patient mm
+        Corners of boxes around the object (parts of it, if several), first low, then high along each of their sides.
     mask : ndarray of bool, (I, J, K), or None
         A mask to make better, on the grid asked for.
     """
@@ -61,14 +61,14 @@ def sorted_out(prompts: Prompts, grid: Grid, *, room: float = 0.0) -> Pointed:
     mask: NDArray[np.bool_] | None = None
     for mark in prompts:
         if isinstance(mark, Box):
-            boxes.append(_solid(np.array([mark.low, mark.high])))
+            boxes.append(_solid(mark).corners())
             continue
         if isinstance(mark, Mask):
             mask = on_grid(mark, grid) if mask is None else mask | on_grid(mark, grid)
             continue
         if isinstance(mark, Extremes):
             points = np.asarray(mark.points)
-            boxes.append(_solid(np.array([points.min(axis=0), points.max(axis=0)])))
+            boxes.append(_solid(_around(points, grid)).corners())
             inside.append(_drawn_in(points, room))
             continue
         if isinstance(mark, Lasso):
@@ -81,7 +81,7 @@ def sorted_out(prompts: Prompts, grid: Grid, *, room: float = 0.0) -> Pointed:
     return Pointed(
         np.concatenate([NOWHERE, *inside]),
         np.concatenate([NOWHERE, *outside]),
-        np.stack(boxes) if boxes else np.zeros((0, 2, 3)),
+        np.stack(boxes) if boxes else np.zeros((0, 2, 2, 2, 3)),
         mask,
     )
 
@@ -114,12 +114,18 @@ def _turned(mark: Mask, axes: str) -> NDArray[np.bool_]:
     return found
 
 
-def voxel_box(box: ArrayLike, grid: Grid) -> tuple[Places, Places]:
-    """Return the lowest and highest voxel coordinates (3,) of a patient box (2, 3) mm on a grid."""
-    ends = np.asarray(box)
-    corners = np.array([[ends[a, 0], ends[b, 1], ends[c, 2]] for a in (0, 1) for b in (0, 1) for c in (0, 1)])
-    voxels = grid.to_voxels(corners)
+def voxel_box(corners: ArrayLike, grid: Grid) -> tuple[Places, Places]:
+    """Return the lowest and highest voxel coordinates (3,) of corners (..., 3) patient mm on a grid."""
+    voxels = grid.to_voxels(np.reshape(corners, (-1, 3)))
     return voxels.min(axis=0), voxels.max(axis=0)
+
+
+def patient_ends(corners: Places) -> Places:
+    """Return the lowest and highest patient mm (2, 3) of a round thing that fills a box of corners (2, 2, 2, 3)."""
+    middle, first = corners.mean(axis=(0, 1, 2)), corners[0, 0, 0]
+    sides = np.stack([corners[1, 0, 0], corners[0, 1, 0], corners[0, 0, 1]]) - first
+    half = np.sqrt((sides**2).sum(axis=0)) / 2
+    return np.stack([middle - half, middle + half])
 
 
 def inner_voxels(places: Places, grid: Grid) -> NDArray[np.intp]:
@@ -129,16 +135,23 @@ def inner_voxels(places: Places, grid: Grid) -> NDArray[np.intp]:
     return np.unique(voxels[held], axis=0)
 
 
-def _solid(box: Places) -> Places:
+def _around(points: Places, grid: Grid) -> Box:
+    """Return the box around places (N, 3) patient mm that lies along a grid."""
+    u, _, vt = np.linalg.svd(grid.directions)
+    axes = (u @ vt).T
+    along = points @ axes.T
+    return Box(tuple(along.min(axis=0)), tuple(along.max(axis=0)), axes=tuple(tuple(axis) for axis in axes))  # type: ignore[arg-type]
+
+
+def _solid(box: Box) -> Box:
     """Give a box drawn in one plane a depth: that of its shorter side, to both sides together."""
-    low, high = box.min(axis=0), box.max(axis=0)
+    low, high = np.array(box.low), np.array(box.high)
     size = high - low
     flat = size < 1e-3
-    if flat.any() and not flat.all():
-        depth = size[~flat].min() / 2
-        low = np.where(flat, low - depth, low)
-        high = np.where(flat, high + depth, high)
-    return np.stack([low, high])
+    if not flat.any() or flat.all():
+        return box
+    depth = np.where(flat, size[~flat].min() / 2, 0.0)
+    return replace(box, low=tuple(low - depth), high=tuple(high + depth))
 
 
 def _drawn_in(points: Places, room: float) -> Places:

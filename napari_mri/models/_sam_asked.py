@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_mri.core.grid import Grid
-from napari_mri.core.prompts import Box, Lasso, Prompts, Slab
+from napari_mri.core.prompts import Box, Lasso, Mark, Prompts, Slab
 from napari_mri.models._marks import Pointed, voxel_box
 from napari_mri.models._sam_slices import PLANES, Plane
 
+FLAT_MM = 1e-3
+"""What reaches no farther along a direction was drawn in one plane."""
 MOST_POINTS = 12
 """Points of a scribble that are told on one slice."""
 
@@ -55,18 +57,22 @@ def plane_of(grid: Grid, prompts: Prompts, wish: str) -> Plane:
     if wish != "auto":
         return Plane(grid, PLANES[wish])
     for mark in reversed(prompts.marks):
-        corners = None
-        if isinstance(mark, Box):
-            corners = np.array([mark.low, mark.high])
-        elif isinstance(mark, Lasso):
-            corners = np.asarray(mark.points)
-        if corners is not None:  # what was drawn in one plane tells the plane
-            size = np.ptp(grid.to_voxels(corners), axis=0)
-            flat = np.flatnonzero(size < 0.6)
-            if len(flat) == 1:
-                return Plane(grid, int(flat[0]))
+        normal = _normal(mark)
+        if normal is not None:  # what was drawn in one plane tells the plane
+            return Plane(grid, int(np.abs(normal @ grid.directions).argmax()))
     thick = int(np.argmax(grid.spacing))
     return Plane(grid, thick if grid.spacing[thick] > 1.2 * min(grid.spacing) else PLANES["axial"])
+
+
+def _normal(mark: Mark) -> NDArray[np.float64] | None:
+    """Return the direction (3,) across what was drawn in one plane; None if nothing was."""
+    if isinstance(mark, Box):
+        flat = np.flatnonzero(np.subtract(mark.high, mark.low) < FLAT_MM)
+        return np.array(mark.axes[flat[0]]) if len(flat) == 1 else None
+    if isinstance(mark, Lasso) and len(mark.points) > 2:
+        _, size, rows = np.linalg.svd(mark.points - np.mean(mark.points, axis=0), full_matrices=False)
+        return rows[2] if size[2] < FLAT_MM < size[1] else None
+    return None
 
 
 def by_slice(told: Pointed, plane: Plane) -> dict[int, Asked]:

@@ -26,7 +26,7 @@ from napari_mri.models._click3d_refine import Belief, believed, near
 from napari_mri.models._click3d_rounds import OVERVIEW, Answer, Rounds, as_array, extent, touched
 from napari_mri.models._click3d_zoom import Pyramid, carried, straight
 from napari_mri.models._headnet import HEADNET, naming, unfit
-from napari_mri.models._marks import Pointed, sorted_out, voxel_box
+from napari_mri.models._marks import Pointed, patient_ends, sorted_out, voxel_box
 
 Array = NDArray[np.float32]
 
@@ -273,7 +273,7 @@ class Clicking(Session):
         if anatomy is None or told.mask is not None or len(told.boxes) > 1:
             return None
         if len(told.boxes):
-            return anatomy.filling(told.boxes[0]) if before is None and not len(told.inside) else None
+            return anatomy.filling(patient_ends(told.boxes[0])) if before is None and not len(told.inside) else None
         if before is None:
             return anatomy.meant(told)
         if len(prompts) > FIRST_MARKS:

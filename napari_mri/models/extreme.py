@@ -75,7 +75,7 @@ class Walking(Session):
         for number, mark in enumerate(given):
             self.rt.report(number / len(given), "walking")
             ends = np.asarray(mark.points)
-            low, high = voxel_box(np.stack([ends.min(axis=0), ends.max(axis=0)]), grid)
+            low, high = voxel_box(ends, grid)
             room = np.maximum(3.0, 8.0 / np.asarray(grid.spacing))
             first = np.clip(np.floor(low - room), 0, np.asarray(grid.shape) - 1).astype(int)
             last = np.clip(np.ceil(high + room) + 1, first + 1, grid.shape).astype(int)
@@ -93,7 +93,7 @@ class Walking(Session):
 
         spread = float(np.percentile(image, 99.5) - np.percentile(image, 0.5)) or 1.0
         values = np.asarray(gaussian_filter(image, 0.5) / spread, dtype=np.float32)
-        low, high = voxel_box(np.stack([ends.min(axis=0), ends.max(axis=0)]), work)
+        low, high = voxel_box(ends, work)
         index = np.indices(work.shape).reshape(3, -1).T
         beyond = np.maximum(low - index, index - high).max(axis=1).reshape(work.shape)
         outside = beyond >= 3

@@ -14,6 +14,7 @@ places = st.tuples(*[st.floats(-500, 500)] * 3)
 marks = st.one_of(
     st.builds(Point, places, st.booleans()),
     st.builds(Box, places, places, st.booleans()),
+    st.builds(Box, places, places, st.booleans(), st.just(((0.6, 0.8, 0.0), (-0.8, 0.6, 0.0), (0.0, 0.0, -1.0)))),
     st.builds(Scribble, st.lists(places, min_size=1, max_size=5).map(tuple), st.booleans()),
     st.builds(Lasso, st.lists(places, min_size=1, max_size=5).map(tuple), st.booleans()),
     st.builds(Slab, places.filter(lambda p: max(map(abs, p)) > 1e-3), st.floats(-500, 500), st.floats(-500, 500)),
@@ -35,6 +36,17 @@ def test_undo_gives_the_earlier_prompts(some, one):
 
 def test_a_box_is_sorted():
     assert Box((5, -1, 3), (1, 2, 3)) == Box((1, -1, 3), (5, 2, 3))
+
+
+def test_a_box_may_lie_along_other_axes_than_the_patients():
+    box = Box((1, 2, 3), (4, 6, 8), axes=((0.6, 0.8, 0), (-0.8, 0.6, 0), (0, 0, 1)))
+    np.testing.assert_allclose(box.corners()[0, 0, 0], (0.6 - 1.6, 0.8 + 1.2, 3), atol=1e-12)
+    np.testing.assert_allclose(box.corners()[1, 0, 0] - box.corners()[0, 0, 0], (1.8, 2.4, 0), atol=1e-12)
+    np.testing.assert_allclose(Box((1, 2, 3), (4, 6, 8)).corners()[1, 0, 1], (4, 2, 8))
+    assert "axes" not in Prompts((Box((1, 2, 3), (4, 6, 8)),)).to_json()[0]
+    for axes in (((1, 0, 0), (0, 1, 0)), ((1, 0, 0), (1, 0, 0), (0, 0, 1)), ((2, 0, 0), (0, 1, 0), (0, 0, 1)), "abc"):
+        with pytest.raises(BadPrompt):
+            Box((1, 2, 3), (4, 6, 8), axes=axes)
 
 
 def test_numpy_numbers_are_taken():

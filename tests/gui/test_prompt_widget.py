@@ -10,12 +10,15 @@ import pytest
 
 pytest.importorskip("napari", reason="napari is not installed (extra 'gui')")
 
-from napari_mri.core.prompts import Box, Extremes, Lasso, Point, Scribble, Slab
+import napari_mri as mri
+from napari_mri.core.prompts import Box, Extremes, Lasso, Point, Prompts, Scribble, Slab
 from napari_mri.core.volume import Origin, Volume
 from napari_mri.gui import layers as bridge
 from napari_mri.gui.placing import Frame
 from napari_mri.gui.worker import RUNS, Job
-from tests.scans import GRIDS, blob, dice, head
+from napari_mri.models._marks import sorted_out, voxel_box
+from napari_mri.models._sam_asked import plane_of
+from tests.scans import GRIDS, blob, dice, grid_of, head
 
 BRAIN = (4.0, -7.0, 11.0)
 
@@ -189,6 +192,32 @@ def test_what_is_drawn_becomes_the_right_marks():
     assert [m.positive for m in marks] == [True, True, True, False, False]
     assert marks[1].low == (0.0, 0.0, 1.0)
     assert marks[1].high == (6.0, 4.0, 1.0)
+
+
+@pytest.mark.parametrize("angles", [(0.0, 0.0, 0.0), (3.0, 0.0, 0.0), (30.0, -20.0, 10.0)], ids=str)
+@pytest.mark.parametrize("plane", [0, 1, 2], ids=["axial", "coronal", "sagittal"])
+def test_a_rectangle_around_the_object_is_a_box_around_it_however_the_scan_is_tilted(angles, plane):
+    from napari_mri.gui.prompt_layers import Snapshot
+
+    scan = head(grid_of((31, 35, 29), (4.0, 4.0, 4.0), "RAS", angles))
+    truth = blob(scan.grid, BRAIN, (40, 47, 37))
+    frame = Frame.of(scan.grid)
+    places = frame.to_world(scan.grid.to_patient(np.argwhere(truth)))
+    low, high = places.min(axis=0) - 2, places.max(axis=0) + 2
+    a, b = (axis for axis in range(3) if axis != plane)
+    corners = np.tile((low + high) / 2, (4, 1))
+    corners[:, a], corners[:, b] = np.array([low, high, high, low])[:, a], np.array([low, low, high, high])[:, b]
+    drawn = Snapshot(np.zeros((0, 3)), (), (corners,), ("rectangle",), ("object",))
+    prompts = drawn.prompts(frame)
+    again, rest = Snapshot.of(Prompts.from_json(prompts.to_json()), frame)
+    assert not rest
+    np.testing.assert_allclose(sorted(again.shapes[0].tolist()), sorted(corners.tolist()), atol=1e-9)
+    assert dice(mri.segment(scan, prompts, model="grow").data, truth) > 0.9
+    told = sorted_out(prompts, scan.grid)
+    assert plane_of(scan.grid, prompts, "auto").axis == 2 - plane
+    size = np.subtract(*voxel_box(told.boxes[0], scan.grid)[::-1])
+    flat = sorted((high - low)[[a, b]] / 4)
+    np.testing.assert_allclose(sorted(size), sorted([flat[0], *flat]), atol=1e-6)  # as deep as its shorter side
 
 
 def test_a_box_layer_survives_undo(clicking, qtbot):

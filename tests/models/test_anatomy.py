@@ -9,7 +9,7 @@ from napari_mri.models._anatomy import BRAIN, Anatomy, Key, anatomy_of, apart, b
 from napari_mri.models._marks import Pointed
 
 GRID = Grid.plain((40, 30, 20), (2.0, 2.0, 2.0))
-NONE, BOXES = np.zeros((0, 3)), np.zeros((0, 2, 3))
+NONE, BOXES = np.zeros((0, 3)), np.zeros((0, 2, 2, 2, 3))
 
 
 def pointed(inside, outside=()):

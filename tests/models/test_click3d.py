@@ -149,7 +149,7 @@ def test_a_small_object_in_a_large_scan_is_looked_at_closely(untrained):
 def test_a_mark_far_away_makes_it_look_anew_but_keeps_a_mask_that_was_given():
     grid = Grid.plain((96, 96, 96))
     near, far = np.array([[30.0, 30, 30]]), np.array([[30.0, 30, 30], [80, 80, 80]])
-    none, boxes = np.zeros((0, 3)), np.zeros((0, 2, 3))
+    none, boxes = np.zeros((0, 3)), np.zeros((0, 2, 2, 2, 3))
     mask = np.zeros(grid.shape, dtype=bool)
     mask[24:37, 24:37, 24:37] = True
     rounds = Rounds(grid, lambda crop: np.zeros(crop.shape, np.float32), 64)
@@ -384,7 +384,7 @@ def test_a_window_holds_a_small_object_or_what_is_around_the_newest_marks():
     found = np.zeros(grid.shape, np.float32)
     found[40:60, 30:50, 20:45] = 1
     none = np.zeros((0, 3))
-    at = lambda *voxels: Pointed(grid.to_patient(np.array(voxels, float).reshape(-1, 3)), none, np.zeros((0, 2, 3)))  # noqa: E731
+    at = lambda *voxels: Pointed(grid.to_patient(np.array(voxels, float).reshape(-1, 3)), none, np.zeros((0, 2, 2, 2, 3)))  # noqa: E731
     for told, side in ((at(), WINDOW), (at((50, 40, 30)), WINDOW), (at((62, 40, 30)), WINDOW), (at((80, 40, 30)), WIDE)):
         window = window_of(Answer(found, grid), told)
         assert window.whole
