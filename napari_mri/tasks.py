@@ -20,7 +20,7 @@ from napari_mri.core.grid import Grid, way_back
 from napari_mri.core.history import Order, Step
 from napari_mri.core.model import TASKS, Model, Session
 from napari_mri.core.prompts import Box, Extremes, Mask, Point, Prompts, Slab
-from napari_mri.core.volume import Labels, Origin, Volume
+from napari_mri.core.volume import Labels, Origin, Volume, check_volume
 from napari_mri.engine.runtime import LocalRuntime
 from napari_mri.models._marks import voxel_box
 
@@ -106,6 +106,7 @@ def run(order: Order, scan: Volume, rt: LocalRuntime | None = None, others: Sequ
 def check_scan(model: Model, scan: Volume) -> None:
     """Refuse, before any work, a scan the model cannot work on."""
     wants = model.card.wants
+    check_volume(scan, model.card.title)
     if isinstance(scan, Labels):
         raise UnsupportedImage(
             f"{model.card.title} needs grey values, and these are labels.", hint="Give the scan that they were drawn on."
@@ -150,9 +151,9 @@ def check_others(model: Model, others: Sequence[Volume]) -> None:
             f"{model.card.title} needs {wants.least_others + 1} scans, not {len(others) + 1}.", hint=model.card.says
         )
     for other in others:
+        check_scan(model, other)
         if other.data.ndim != 3:
             raise UnsupportedImage("A further scan must be one volume, not a series.", hint="Choose a frame first.")
-        check_scan(model, other)
 
 
 def _turned(model: Model, scan: Volume) -> tuple[Volume, tuple[int, ...], tuple[bool, ...]]:
@@ -206,7 +207,7 @@ def _named(extras: Mapping[str, Volume], scan: Volume, model: Model, step: Step)
         own = extra if extra.origin not in (scan.origin, Origin()) else scan
         found[name] = dataclasses.replace(
             extra, data=np.ascontiguousarray(extra.data), grid=scan.grid if keeps else extra.grid,
-            origin=own.origin, history=(*own.history, Step(f"{name} by {model.card.name}", None, step.facts, step.warnings)),
+            origin=own.origin, history=(*own.history, step.by_product(f"{name} by {model.card.name}")),
         )  # fmt: skip
     return found
 
@@ -306,6 +307,10 @@ class ScanSession(Session):
         ------
         BadPrompt
         """
+        if not isinstance(prompts, Prompts):
+            raise BadPrompt(
+                f"Marks are given as Prompts, not as {type(prompts).__name__}.", hint="Write mri.Prompts((mri.Point((x, y, z)),))."
+            )
         takes = self.model.card.prompts
         for mark in prompts.pointing():
             assert not isinstance(mark, Slab)
@@ -381,9 +386,9 @@ def open_session(order: Order, scan: Volume, rt: LocalRuntime | None = None) -> 
     if model.open is None:
         raise BadPrompt(f"{model.card.title} takes no prompts.", hint="Run it instead.")
     params = model.settings(order.params)
+    check_scan(model, scan)
     if scan.data.ndim == 4:
         raise UnsupportedImage("Clicks need one volume, not a series.", hint="Choose a frame first.")
-    check_scan(model, scan)
     return ScanSession(model, scan, params, rt)
 
 
@@ -432,4 +437,4 @@ def replay(step: Step, scan: Volume, rt: LocalRuntime | None = None, others: Seq
         outcome = run(step.order, scan, rt, others)
     if before != dict(outcome.result.history[-1].facts["weights"]):
         rt.warn("The weights differ from those of the first run, so the result may differ.")
-    return outcome
+    return dataclasses.replace(outcome, warnings=tuple(rt.warnings))

@@ -48,7 +48,7 @@ def alike(have, want):
 
 def grey(fmt, ending):
     """Tell whether an ending of a format takes grey values; ``.seg.nrrd`` is for labels only."""
-    return "volume" in fmt.holds and not ending.startswith(".seg")
+    return "volume" in fmt.kept_by(ending)
 
 
 def test_there_are_48_orientations():
@@ -115,6 +115,18 @@ def test_names_come_back(tmp_path, fmt, ending):
     save(labels, tmp_path / f"a{ending}", sidecar=False)
     back = load_labels(tmp_path / f"a{ending}")
     assert {value: back.names[value] for value in (1, 4)} == {1: "grey matter", 4: "tumour"}
+
+
+def test_what_is_no_volume_is_not_saved(tmp_path):
+    scan = Volume(np.zeros(GRIDS["oblique"].shape), GRIDS["oblique"])
+    with pytest.raises(MriError, match="save needs a Volume, not ndarray") as told:
+        save(scan.data, tmp_path / "a.nii")
+    assert "scan.with_data" in told.value.hint
+    with pytest.raises(MriError, match="the volume first, then the path"):
+        save(tmp_path / "a.nii", scan)
+    with pytest.raises(MriError, match="is a folder"):
+        save(scan, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("fmt", all_formats(), ids=lambda fmt: fmt.name)

@@ -88,6 +88,7 @@ MODELS = (
     Model(_card("whole", DENOISE, wants=Wants(frames=True, min_frames=3)), run=lambda s, p, rt: s.with_data(s.data * 2)),
     Model(_card("inventive", DENOISE, invents=True), run=lambda s, p, rt: s),
     Model(_card("double", SUPERRES), run=_double),
+    Model(_card("joined", SUPERRES, wants=Wants(others=1)), run=_double),
     Model(_card("ball", SEGMENT, prompts=(Point,)), open=lambda s, p, rt: _Ball(s)),
 )
 
@@ -198,6 +199,36 @@ def test_bad_scans_are_refused_before_any_work(data, error, says):
     with pytest.raises(error, match=says):
         run("corner", Volume(data, Grid.plain(data.shape)))
     assert not SEEN
+
+
+@pytest.mark.parametrize("given", ["scan.nii.gz", np.zeros((5, 5, 5)), None])
+def test_what_is_no_scan_is_refused_with_the_way_to_one(given):
+    scan = head(GRIDS["plain"])
+    hint = "with_data" if isinstance(given, np.ndarray) else "mri.load"
+    for order, first, others in (
+        (Order("skullstrip", "corner"), given, ()), (Order("superres", "joined"), scan, (given,)),
+    ):  # fmt: skip
+        with pytest.raises(BadOption, match="needs a Volume, not") as told:
+            tasks.run(order, first, others=others)
+        assert hint in told.value.hint
+    with pytest.raises(BadOption, match="needs a Volume, not"):
+        tasks.open_session(Order("segment", "ball"), given)
+
+
+@pytest.mark.parametrize("marks", [Point((0, 0, 0)), (Point((0, 0, 0)),), [Point((0, 0, 0))], None])
+def test_marks_come_as_prompts(marks):
+    with tasks.open_session(Order("segment", "ball"), head(GRIDS["plain"])) as session:
+        with pytest.raises(BadPrompt, match="given as Prompts") as told:
+            session.answer(marks)
+        assert "mri.Prompts" in told.value.hint
+
+
+def test_a_repeated_run_tells_that_the_weights_differ():
+    scan = head(GRIDS["plain"])
+    step = run("above", scan, level=300).result.history[-1]
+    assert not any("weights" in w for w in tasks.replay(step, scan).warnings)
+    other = replace(step, facts={**step.facts, "weights": {"a.safetensors": "0"}})
+    assert any("weights differ" in w for w in tasks.replay(other, scan).warnings)
 
 
 def test_bad_options_are_refused_before_any_work():

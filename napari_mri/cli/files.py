@@ -10,10 +10,9 @@ import click
 import numpy as np
 
 from napari_mri.cli.progress import told, warn
-from napari_mri.cli.run import check_target
+from napari_mri.cli.run import check_target, write
 from napari_mri.core.errors import BadOption
 from napari_mri.core.volume import Labels, Volume
-from napari_mri.io.export import export
 
 
 @click.command()
@@ -39,7 +38,7 @@ def convert(source: str, target: str, **wish: Any) -> None:
             from napari_mri.io.deidentified import nameless
 
             volume = nameless(volume)
-        click.echo(str(export(volume, target, patient=wish["patient"], sidecar=not wish["nameless"])))
+        write(volume, target, patient=wish["patient"], sidecar=not wish["nameless"])
 
 
 def opened(

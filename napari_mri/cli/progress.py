@@ -6,8 +6,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 
 import click
@@ -64,32 +64,54 @@ def running(device: str = "auto", seed: int = 0, quiet: bool = False) -> Iterato
         rt.cancel.set()
         click.echo("\nStopping …", err=True)
 
-    on_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, stop) if on_main else None
     try:
-        yield rt
+        with _heard(signal.SIGINT, stop):
+            yield rt
     finally:
         progress.close()
-        if on_main:
-            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Turn a known error into one sentence and a hint on stderr, and exit code 1."""
+def _heard(number: int, answer: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Answer a signal while the block runs; only the main thread may."""
+    on_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(number, answer) if on_main else None
     try:
         yield
+    finally:
+        if on_main:
+            signal.signal(number, before)
+
+
+class _Ended(KeyboardInterrupt):
+    """The system asked the program to end."""
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # asked twice, it would not take away what is half written
+    raise _Ended
+
+
+@contextmanager
+def told(window: bool = False) -> Iterator[None]:
+    """Turn a known error into one sentence and a hint on stderr, and exit code 1.
+
+    SIGTERM stops the block as Ctrl-C does, with exit code 143, but for one that opens a window, whose loop would not hear it.
+    """
+    try:
+        with nullcontext() if window else _heard(signal.SIGTERM, _end):
+            yield
     except MriError as error:
         click.echo(f"Error: {error.what}", err=True)
         if error.hint:
             click.echo(f"Hint: {error.hint}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         ctx = click.get_current_context(silent=True)
         begun = ctx.meta.get(_BEGUN, []) if ctx else []
         wrote = f"Look whether these are whole, with their .json: {', '.join(begun)}." if begun else "Nothing was written."
         click.echo(f"Stopped. {wrote}", err=True)
-        sys.exit(1)
+        sys.exit(128 + signal.SIGTERM if isinstance(stop, _Ended) else 1)
 
 
 def begins(target: str) -> None:

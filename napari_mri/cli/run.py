@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from napari_mri.core.errors import FileProblem, UnknownModel, UnsupportedImage
 from napari_mri.core.history import Order
 from napari_mri.core.model import TASKS, Knob
 from napari_mri.core.volume import Volume
+
+if TYPE_CHECKING:
+    from napari_mri.tasks import Outcome
 
 SEVERAL = ("superres",)
 """Tasks with a model that takes further scans along."""
@@ -83,22 +86,20 @@ def check_target(target: str, *sources: str, holds: str = "") -> None:
     Raises
     ------
     FileProblem
-        If its format or folder does not exist, or it is one of the scans.
+        If its format or folder does not exist, or it is a folder, or one of the scans.
     UnsupportedImage
         If its format cannot hold the result.
     """
     from napari_mri.io.files import writer_of
 
     path = Path(target)
-    fmt, _ = writer_of(path)
-    if holds and holds not in fmt.holds:
+    fmt, ending = writer_of(path)
+    if holds and holds not in fmt.kept_by(ending):
         what = "labels" if holds == "labels" else "grey values"
-        raise UnsupportedImage(f"{fmt.title} cannot hold {what} ({path.name}).", hint="Save as .nii.gz.")
+        raise UnsupportedImage(f"A {ending} file cannot hold {what} ({path.name}).", hint="Save as .nii.gz.")
     folder = path.absolute().parent
     if not folder.is_dir():
         raise FileProblem(f"The folder of {target} does not exist.", hint="Make it first, or choose another.")
-    if path.is_dir():
-        raise FileProblem(f"{target} is a folder.", hint="Give the result another name.")
     if not os.access(folder, os.W_OK):
         raise FileProblem(f"Nothing can be written to {folder}.", hint="Choose another folder.")
     for source in sources:
@@ -106,15 +107,20 @@ def check_target(target: str, *sources: str, holds: str = "") -> None:
             raise FileProblem(f"{target} is the scan itself.", hint="Give the result another name.")
 
 
-def write(volume: Volume, target: str) -> None:
-    """Write a result and say where it is."""
-    from napari_mri.io.files import save, writer_of
+def write(volume: Volume, target: str, *, patient: bool = False, sidecar: bool = True) -> None:
+    """Write a result (see `export`), say where it is and what its format does not keep."""
+    from napari_mri.io.export import export, unkept
 
     begins(target)
-    click.echo(str(save(volume, target)))
-    fmt, _ = writer_of(Path(target))
-    if fmt.name != "nifti" and volume.frames is not None and volume.frames.bvals:
-        warn((f"{fmt.title} is written without b-values: save as .nii.gz to keep them.",))
+    click.echo(str(export(volume, target, patient=patient, sidecar=sidecar)))
+    warn(unkept(volume, target))
+
+
+def _brain(scan: Volume, mask: Volume) -> Volume:
+    """Return the scan with all but the brain set to 0."""
+    step = mask.history[-1]
+    assert step.order is not None
+    return scan.with_data(scan.data * (mask.data != 0)).after(step.by_product(f"brain by {step.order.model}"))
 
 
 def _run(task: str, target: str, model: str, device: str, series: str | tuple[str, ...] | None, **rest: Any) -> None:
@@ -126,9 +132,9 @@ def _run(task: str, target: str, model: str, device: str, series: str | tuple[st
 
         rt.result_only = not rest.get("extra")
         targets = [target, *filter(None, (rest.get("brain"),)), *(path for _, path in rest.get("extra") or ())]
-        kind = "labels" if task == "skullstrip" else "volume"
         for path in targets:
-            check_target(path, source, *more, holds=kind if path == target else "")
+            mask = path == target and task == "skullstrip"
+            check_target(path, source, *more, holds="labels" if mask else "volume")
             if sum(Path(path).absolute() == Path(other).absolute() for other in targets) > 1:
                 raise FileProblem(f"Two results would be written to {path}.", hint="Give each a name of its own.")
         scan, *others = read_all([source, *more], series if isinstance(series, tuple) else [series] if series else [])
@@ -136,9 +142,7 @@ def _run(task: str, target: str, model: str, device: str, series: str | tuple[st
         warn(outcome.warnings)
         write(outcome.result, target)
         if rest.get("brain"):
-            inside = outcome.result.data != 0
-            step = outcome.result.history[-1]
-            write(scan.with_data(scan.data * inside).after(step), rest["brain"])
+            write(_brain(scan, outcome.result), rest["brain"])
         extras = rest.get("extra") or ()
         for name, path in extras:
             if name in outcome.extras:
@@ -196,11 +200,18 @@ def replay(sidecar: str, source: str | None, target: str | None, device: str) ->
         if target:
             write(outcome.result, target)
         if same is not None:
-            click.echo("Same voxels as before." if same else "The voxels DIFFER from those beside the sidecar.")
+            click.echo("Same voxels as before." if same else f"The voxels DIFFER from those beside the sidecar.{_why(outcome)}")
             if not same:
                 raise click.exceptions.Exit(1)
         elif not target:
             click.echo("Done; give OUT to keep the result.")
+
+
+def _why(outcome: Outcome) -> str:
+    """Return what may have made a repeated run differ, if it is known of its model."""
+    order = outcome.result.history[-1].order
+    by_time = order is not None and "minutes" in order.params
+    return " Learning that was ended by time (--minutes) cannot be repeated exactly: give --steps." if by_time else ""
 
 
 COMMANDS = {**{task: _command(task) for task in TASKS if task != "segment"}, "replay": replay}

@@ -24,7 +24,7 @@ def has_display() -> bool:
 @click.argument("sources", metavar="IN...", nargs=-1, required=True)
 def view(sources: tuple[str, ...]) -> None:
     """Open scans and masks in napari, each where it lies in the patient."""
-    with told():
+    with told(window=True):
         if find_spec("napari") is None:
             raise MissingExtra("The window needs napari.", hint="pip install 'napari-mri-workbench[all]'")
         if not has_display():
@@ -43,8 +43,9 @@ def demo(scan: str | None, out: str, no_window: bool) -> None:
     With a display napari opens with the scan and its brain mask, ready to be corrected. Without one
     the mask, its history and a picture of three planes are written to a folder.
     """
-    with told():
-        if find_spec("napari") is not None and has_display() and not no_window:
+    window = find_spec("napari") is not None and has_display() and not no_window
+    with told(window):
+        if window:
             import_module("napari_mri.gui.demo").demo(scan)
             return
         from napari_mri.cli._headless import demo_files

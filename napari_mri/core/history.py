@@ -90,6 +90,10 @@ class Step:
             )
         return value
 
+    def by_product(self, action: str) -> Step:
+        """Return the step of what came along with a run: its facts, but not its order, which gives the result."""
+        return Step(action, None, self.facts, self.warnings)
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values, ready for `json.dumps`."""
         record: dict[str, Any] = {"action": self.action}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,9 +19,29 @@ Xyz = tuple[float, float, float]
 PATIENT: tuple[Xyz, Xyz, Xyz] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
+def _number(value: Any) -> float:
+    """Return a number as float; what only looks like one (``"1"``, ``True``) raises TypeError."""
+    if isinstance(value, str | bytes | bool | np.bool_):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
+
+
+def _whole(value: Any) -> int:
+    if _number(value) != int(value):
+        raise ValueError(f"{value!r} is no whole number")
+    return int(value)
+
+
+def _settle(mark: Any) -> None:
+    """Hold as a bool whether a mark is positive; text such as ``"false"`` would count as true."""
+    if not isinstance(mark.positive, bool | np.bool_):
+        raise BadPrompt(f"Whether a {mark.kind} prompt is positive is told by true or false, not {mark.positive!r}.")
+    object.__setattr__(mark, "positive", bool(mark.positive))
+
+
 def _xyz(value: Any, what: str) -> Xyz:
     try:
-        x, y, z = (float(v) for v in value)
+        x, y, z = (_number(v) for v in value)
     except (TypeError, ValueError):
         raise BadPrompt(f"{what} needs three numbers (x, y, z in mm), not {value!r}.") from None
     if not all(abs(v) < 1e6 for v in (x, y, z)):  # also refuses NaN
@@ -46,6 +66,7 @@ class Point:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "xyz", _xyz(self.xyz, "A point"))
+        _settle(self)
 
 
 @dataclass(frozen=True)
@@ -74,6 +95,7 @@ class Box:
         if len(axes) != 3 or not np.allclose(np.array(axes) @ np.array(axes).T, np.eye(3), atol=1e-6):
             raise BadPrompt(f"The sides of a box need three directions at right angles, of length 1, not {self.axes!r}.")
         object.__setattr__(self, "axes", axes)
+        _settle(self)
 
     def corners(self) -> NDArray[np.float64]:
         """Return its corners, (2, 2, 2, 3) patient mm: first low, then high along each of `axes`."""
@@ -101,6 +123,7 @@ class Scribble:
         if not points:
             raise BadPrompt(f"A {self.kind} needs at least one point.")
         object.__setattr__(self, "points", points)
+        _settle(self)
 
 
 @dataclass(frozen=True)
@@ -151,10 +174,11 @@ class Mask:
     kind: ClassVar[str] = "mask"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
-        object.__setattr__(self, "affine", tuple(float(v) for v in self.affine))
-        if len(self.shape) != 3 or len(self.affine) != 16:
-            raise BadPrompt("A mask prompt needs a shape of three and an affine of sixteen numbers.")
+        object.__setattr__(self, "shape", tuple(map(_whole, self.shape)))
+        object.__setattr__(self, "affine", tuple(map(_number, self.affine)))
+        if len(self.shape) != 3 or len(self.affine) != 16 or not isinstance(self.packed, str):
+            raise BadPrompt("A mask prompt needs a shape of three, an affine of sixteen numbers and its packed voxels.")
+        _settle(self)
 
     @classmethod
     def of(cls, voxels: ArrayLike, grid: Grid) -> Mask:
@@ -220,6 +244,7 @@ class Slab:
         object.__setattr__(self, "normal", (x, y, z))
         object.__setattr__(self, "low", min(low, high))
         object.__setattr__(self, "high", max(low, high))
+        _settle(self)
         object.__setattr__(self, "positive", False)
 
     def holds(self, places: ArrayLike) -> NDArray[np.bool_]:
@@ -246,7 +271,12 @@ class Prompts:
     marks: tuple[Mark, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "marks", tuple(self.marks))
+        marks = tuple(self.marks) if isinstance(self.marks, Iterable) else (None,)
+        if not all(isinstance(mark, Mark) for mark in marks):
+            raise BadPrompt(
+                "Prompts take a tuple of marks such as Point, Box and Scribble.", hint="Write Prompts((Point((x, y, z)),))."
+            )
+        object.__setattr__(self, "marks", marks)
 
     def plus(self, *marks: Mark) -> Prompts:
         """Return these prompts and more."""

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_mri.core.errors import GeometryProblem, GridMismatch
+from napari_mri.core.errors import BadOption, GeometryProblem, GridMismatch
 from napari_mri.core.grid import Grid, turn_array
 from napari_mri.core.history import Step
 
@@ -269,11 +269,39 @@ class Labels(Volume):
         """The label values that occur, without 0."""
         return tuple(int(v) for v in np.unique(self.data) if v != 0)
 
-    def volume_ml(self, value: int | None = None) -> float:
-        """Return the volume of one label, or of all that is not 0, in millilitres."""
-        count = np.count_nonzero(self.data if value is None else self.data == value)
+    def volume_ml(self, value: int | str | None = None) -> float:
+        """Return the volume of one label, or of all that is not 0, in millilitres.
+
+        Parameters
+        ----------
+        value : int or str, optional
+            The label's value, or its name.
+
+        Raises
+        ------
+        BadOption
+            If no label has that name.
+        """
+        if isinstance(value, str):
+            called = [number for number, name in self.names.items() if name == value]
+            if not called:
+                known = ", ".join(f"'{name}'" for name in self.names.values()) or "none"
+                raise BadOption(f"No label is called '{value}'.", hint=f"Names of these labels: {known}.")
+            count = np.count_nonzero(np.isin(self.data, called))
+        else:
+            count = np.count_nonzero(self.data if value is None else self.data == value)
         return int(count) * self.grid.voxel_ml
 
     def __reduce__(self) -> tuple[Any, ...]:
         parts = (self.data, self.grid, self.history, self.frames, self.origin)
         return Labels, (*parts, dict(self.names), dict(self.colors))
+
+
+def check_volume(given: Any, who: str) -> None:
+    """Refuse what is no volume, and tell how one is made of it; `who` needs it."""
+    if isinstance(given, Volume):
+        return
+    hint = "Load it first: mri.load(path)."
+    if isinstance(given, np.ndarray):
+        hint = "Put it on a scan's voxels: scan.with_data(array), or mri.Volume(array, grid)."
+    raise BadOption(f"{who} needs a Volume, not {type(given).__name__}.", hint=hint)

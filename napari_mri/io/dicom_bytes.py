@@ -22,6 +22,7 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG = "1.2.840.10008.1.2.2"
 PLAIN = frozenset((IMPLICIT, EXPLICIT, DEFLATED, BIG))
 PIXELS = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
+CHARSET = 0x00080005
 UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
@@ -363,3 +364,13 @@ def items(raw: bytes, implicit: bool, big: bool, wanted: frozenset[int]) -> list
     """
     source = Source("a sequence", -1, raw)
     return _items(source, 0, len(raw), Elements(implicit=implicit, big=big), b"SQ", wanted, 0)[0]
+
+
+def inside(elements: Elements, tag: int, wanted: frozenset[int]) -> list[Elements]:
+    """Return the items of a sequence that a walk kept raw, in the character set of what they stand in."""
+    raw = elements.values.get(tag)
+    found = items(raw, elements.implicit, elements.big, wanted) if raw else []
+    if charset := elements.values.get(CHARSET):
+        for one in found:
+            one.values.setdefault(CHARSET, charset)
+    return found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from napari_mri.core.errors import GridMismatch, MriError, UnsupportedImage
 from napari_mri.core.volume import Volume
-from napari_mri.io.dicom_bytes import items, walk_file
+from napari_mri.io.dicom_bytes import inside, walk_file
 from napari_mri.io.dicom_header import File, text
 from napari_mri.io.formats import Found
 from napari_mri.io.landing import landed_on, why_apart
@@ -77,10 +77,9 @@ def listed(companions: Sequence[Companion], series: Sequence[Series]) -> tuple[F
 def referenced(path: Path) -> set[str]:
     """Return the UIDs of the series that a DICOM SEG says it was made on."""
     top = walk_file(path, frozenset((_REFERENCED_SERIES,)))
-    raw = top.values.get(_REFERENCED_SERIES) if top is not None else None
-    if top is None or not raw:
+    if top is None:
         return set()
-    return {text(one, _SERIES) for one in items(raw, top.implicit, top.big, frozenset((_SERIES,)))}
+    return {text(one, _SERIES) for one in inside(top, _REFERENCED_SERIES, frozenset((_SERIES,)))}
 
 
 def made_on(one: Companion, series: str) -> bool:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 
-from napari_mri.io.dicom_bytes import Elements
+from napari_mri.io.dicom_bytes import CHARSET, Elements
 
 Xyz = tuple[float, float, float]
 
 SHARED, PER_FRAME = 0x52009229, 0x52009230
 WANTED = frozenset(
     (
-        0x00080005, 0x00080008, 0x00080016, 0x00080018, 0x00080032, 0x00080033, 0x00080060, 0x00080070,
+        CHARSET, 0x00080008, 0x00080016, 0x00080018, 0x00080032, 0x00080033, 0x00080060, 0x00080070,
         0x0008103E, 0x00089208,
         0x00180050, 0x00180080, 0x00180081, 0x00180086, 0x00180088, 0x00181030, 0x00181060, 0x00181312,
         0x00189087, 0x00189089,
@@ -245,7 +245,7 @@ def words(elements: Elements, tag: int) -> str:
         return raw.decode("ascii")
     from pydicom.charset import convert_encodings, decode_bytes
 
-    sets = [part.strip() for part in text(elements, 0x00080005).split("\\")] or [""]
+    sets = [part.strip() for part in text(elements, CHARSET).split("\\")] or [""]
     try:
         encodings = convert_encodings(sets)
         return str(decode_bytes(raw, encodings, set())).strip()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from napari_mri.core.errors import MriError
-from napari_mri.io.dicom_bytes import walk_file
+from napari_mri.io.dicom_bytes import CHARSET, walk_file
 from napari_mri.io.dicom_header import File, text, words
 
-_CHARSET, _DATE, _NAME, _ID = 0x00080005, 0x00080020, 0x00100010, 0x00100020
-_WHO = frozenset((_CHARSET, _DATE, _NAME, _ID))
+_DATE, _NAME, _ID = 0x00080020, 0x00100010, 0x00100020
+_WHO = frozenset((CHARSET, _DATE, _NAME, _ID))
 
 
 def _told(place: str) -> tuple[str, str, str]:

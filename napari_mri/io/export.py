@@ -8,6 +8,7 @@ from napari_mri.core.errors import BadOption
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.io.atomic import atomic_path
 from napari_mri.io.files import save, writer_of
+from napari_mri.io.seg_write import ROOM
 
 
 def export(volume: Volume, path: str | Path, *, patient: bool = False, sidecar: bool = True) -> Path:
@@ -42,3 +43,17 @@ def export(volume: Volume, path: str | Path, *, patient: bool = False, sidecar: 
     with atomic_path(place) as part:
         write_seg(volume, part, patient=True)
     return place
+
+
+def unkept(volume: Volume, path: str | Path) -> tuple[str, ...]:
+    """Return, in sentences, what the format of `path` does not keep of a volume."""
+    fmt, _ = writer_of(Path(path))
+    told = []
+    if fmt.name != "nifti" and volume.frames is not None and volume.frames.bvals:
+        told.append(f"{fmt.title} is written without b-values: save as .nii.gz to keep them.")
+    if fmt.name in ("dicom-seg", "rtstruct") and isinstance(volume, Labels):
+        long = {value: name for value, name in volume.names.items() if len(name) > ROOM}
+        cut = ", ".join(f"'{long[value]}'" for value in (volume.values if long else ()) if value in long)
+        if cut:
+            told.append(f"{fmt.title} has room for {ROOM} characters of a name; these were cut: {cut}.")
+    return tuple(told)

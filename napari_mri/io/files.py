@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from napari_mri.core.errors import BrokenFile, FileProblem, MriError, NotAnImage, SeveralSeries, UnsupportedImage
-from napari_mri.core.volume import Labels, Volume
+from napari_mri.core.volume import Labels, Volume, check_volume
 from napari_mri.io.atomic import atomic_path
 from napari_mri.io.conventions import dressed
 from napari_mri.io.formats import Format, Found, all_formats
@@ -323,7 +323,12 @@ def save(volume: Volume, path: str | Path, *, sidecar: bool = True) -> Path:
     ------
     FileProblem
         If the ending is unknown, the format cannot hold it, or the disk says no.
+    BadOption
+        If it is no volume.
     """
+    if isinstance(path, Volume):
+        raise FileProblem("save takes the volume first, then the path.", hint="Write mri.save(volume, path).")
+    check_volume(volume, "save")
     place = Path(path).expanduser()
     fmt, ending = writer_of(place)
     _can_hold(fmt, volume, place)
@@ -343,8 +348,10 @@ def writer_of(path: Path) -> tuple[Format, str]:
     Raises
     ------
     FileProblem
-        If no format has that ending.
+        If no format has that ending, or the name is that of a folder.
     """
+    if path.is_dir():
+        raise FileProblem(f"{path} is a folder.", hint="Give the result another name.")
     writers = [fmt for fmt in all_formats() if fmt.write is not None]
     for fmt in writers:
         ending = ending_of(path, fmt)

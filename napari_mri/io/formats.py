@@ -86,6 +86,8 @@ class Format:
         What a writer can keep: ``"volume"``, ``"labels"``, ``"4d"``, ``"names"``, ``"overlap"``.
     survey : callable, optional
         ``survey(path) -> tuple of Found``: what `read` would give, in that order, without the voxels.
+    labels_only : tuple of str
+        Those of `endings` that keep no grey values, though the format does.
     """
 
     name: str
@@ -97,6 +99,11 @@ class Format:
     folders: bool = False
     holds: frozenset[str] = field(default_factory=frozenset)
     survey: Callable[[Path], tuple[Found, ...]] | None = None
+    labels_only: tuple[str, ...] = ()
+
+    def kept_by(self, ending: str) -> frozenset[str]:
+        """Return what of `holds` a file of one of the endings keeps."""
+        return self.holds - {"volume"} if ending.lower() in self.labels_only else self.holds
 
 
 def all_formats() -> Iterable[Format]:

@@ -105,9 +105,13 @@ def read_history(sidecar: Path) -> tuple[Step, ...]:
     Raises
     ------
     FileProblem
-        If the file is not one of our sidecars.
+        If the file is not there, or not one of our sidecars.
     """
-    record = _ours(Path(sidecar))
+    if not sidecar.exists():
+        raise FileProblem(f"There is no file {sidecar}.", hint="Check the path for typing errors.")
+    if sidecar.is_dir():
+        raise FileProblem(f"{sidecar} is a folder.", hint="Give the .json that was saved beside a result.")
+    record = _ours(sidecar)
     if record is None:
         raise FileProblem(
             f"{sidecar} is not a history of this program.",

@@ -323,6 +323,6 @@ def _pack(disk: Any, data: NDArray[Any], dtype: np.dtype[Any]) -> None:
 FORMATS = (
     Format(
         "nrrd", "NRRD", ENDINGS, mine, read, write,
-        holds=frozenset({"volume", "labels", "4d", "names", "overlap"}),
+        holds=frozenset({"volume", "labels", "4d", "names", "overlap"}), labels_only=(".seg.nrrd",),
     ),
 )  # fmt: skip

@@ -16,19 +16,19 @@ from napari_mri.core.errors import BrokenFile, GridMismatch, MissingExtra, MriEr
 from napari_mri.core.grid import Grid
 from napari_mri.core.volume import Labels, Origin, Volume
 from napari_mri.io.colors import bytes_of, some_color
-from napari_mri.io.dicom_bytes import Elements, items, walk_file
+from napari_mri.io.dicom_bytes import CHARSET, Elements, inside, walk_file
 from napari_mri.io.dicom_header import numbers, text, whole, words
 from napari_mri.io.formats import Format
 from napari_mri.io.layered import SEGMENTS, Box, segments_of, stacked
 from napari_mri.io.lps import turned_points
 from napari_mri.io.seg_dicom import sop_class
-from napari_mri.io.seg_write import place_of, source_images, stripped
+from napari_mri.io.seg_write import UNICODE, name_of, place_of, source_images, stripped
 
 ENDINGS = (".rtstruct.dcm", ".rtss.dcm")
 _CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 _ROIS, _CONTOURS, _FRAMES = 0x30060020, 0x30060039, 0x30060010
-_TOP = frozenset((0x00080005, 0x00080016, 0x0008103E, 0x00200011, 0x30060002, _ROIS, _CONTOURS, _FRAMES))
-_ROI = frozenset((0x00080005, 0x30060022, 0x30060026, 0x30060084, 0x3006002A, 0x30060040))
+_TOP = frozenset((CHARSET, 0x00080016, 0x0008103E, 0x00200011, 0x30060002, _ROIS, _CONTOURS, _FRAMES))
+_ROI = frozenset((CHARSET, 0x30060022, 0x30060026, 0x30060084, 0x3006002A, 0x30060040))
 _CONTOUR = frozenset((0x30060042, 0x30060050))
 _REFERENCED = frozenset((0x30060012, 0x30060014, 0x0020000E))
 _MOST_POINTS = 20_000_000
@@ -69,13 +69,13 @@ def outlines(path: Path) -> tuple[str, tuple[str, ...], tuple[Outline, ...]]:
     top = walk_file(path, _TOP)
     if top is None or _CONTOURS not in top.values:
         raise BrokenFile(f"{path.name} is an RTSTRUCT without contours.", hint=_AGAIN)
-    named = {whole(one, 0x30060022): words(one, 0x30060026) for one in _inside(top, _ROIS, _ROI)}
+    named = {whole(one, 0x30060022): words(one, 0x30060026) for one in inside(top, _ROIS, _ROI)}
     regions = []
     total = 0
-    for one in _inside(top, _CONTOURS, _ROI):
+    for one in inside(top, _CONTOURS, _ROI):
         number = whole(one, 0x30060084)
         shapes = []
-        for contour in _inside(one, 0x30060040, _CONTOUR):
+        for contour in inside(one, 0x30060040, _CONTOUR):
             if text(contour, 0x30060042).upper() not in ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", ""):
                 continue
             flat = np.asarray(numbers(contour, 0x30060050))
@@ -96,15 +96,10 @@ def outlines(path: Path) -> tuple[str, tuple[str, ...], tuple[Outline, ...]]:
     return title, tuple(_series(top)), tuple(regions)
 
 
-def _inside(elements: Elements, tag: int, wanted: frozenset[int]) -> list[Elements]:
-    raw = elements.values.get(tag)
-    return items(raw, elements.implicit, elements.big, wanted) if raw else []
-
-
 def _series(top: Elements) -> Iterator[str]:
-    for frame in _inside(top, _FRAMES, _REFERENCED):
-        for study in _inside(frame, 0x30060012, _REFERENCED):
-            for series in _inside(study, 0x30060014, _REFERENCED):
+    for frame in inside(top, _FRAMES, _REFERENCED):
+        for study in inside(frame, 0x30060012, _REFERENCED):
+            for series in inside(study, 0x30060014, _REFERENCED):
                 yield text(series, 0x0020000E)
 
 
@@ -267,7 +262,7 @@ def write_rtstruct(labels: Labels, path: Path, source: Path | None = None) -> No
     for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
                     "AccessionNumber", "ReferringPhysicianName", "OperatorsName", "PositionReferenceIndicator"):  # fmt: skip
         setattr(ds, keyword, "")
-    ds.SpecificCharacterSet = "ISO_IR 192"
+    ds.SpecificCharacterSet = UNICODE
     ds.StudyInstanceUID = images[0].StudyInstanceUID if images else generate_uid()
     ds.FrameOfReferenceUID = images[0].FrameOfReferenceUID if images else generate_uid()
     ds.SeriesInstanceUID, ds.SeriesNumber, ds.Modality = generate_uid(), 1001, "RTSTRUCT"
@@ -320,7 +315,7 @@ def _add_region(ds: Any, value: int, labels: Labels, contours: Iterator[NDArray[
     roi, shown, seen = Dataset(), Dataset(), Dataset()
     roi.ROINumber = shown.ReferencedROINumber = seen.ReferencedROINumber = seen.ObservationNumber = int(value)
     roi.ReferencedFrameOfReferenceUID = ds.FrameOfReferenceUID
-    roi.ROIName = (labels.names.get(value) or f"Label {value}")[:64]
+    roi.ROIName = name_of(value, labels)
     by_model = any(step.order is not None for step in labels.history)
     roi.ROIGenerationAlgorithm = "SEMIAUTOMATIC" if by_model else "MANUAL"
     shown.ROIDisplayColor = list(bytes_of(labels.colors.get(value) or some_color(value)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from napari_mri.core.errors import BrokenFile, GeometryProblem, UnsupportedImage
 from napari_mri.core.grid import Grid
 from napari_mri.io.blocks import check_promise
-from napari_mri.io.dicom_bytes import Elements, items, walk_file
+from napari_mri.io.dicom_bytes import CHARSET, Elements, inside, walk_file
 from napari_mri.io.dicom_header import binary, numbers, short, text, whole, words
 from napari_mri.io.lps import turned_affine
 
@@ -21,7 +21,7 @@ _MEASURES, _ORIENTATION, _POSITION, _SEGMENT = 0x00289110, 0x00209116, 0x0020911
 _GROUPS = frozenset((_MEASURES, _ORIENTATION, _POSITION, _SEGMENT))
 _TOP = frozenset(
     (
-        0x00080005, 0x00080016, 0x0008103E, 0x00200011, 0x0020000E, 0x00280002, 0x00280008, 0x00280010, 0x00280011,
+        CHARSET, 0x00080016, 0x0008103E, 0x00200011, 0x0020000E, 0x00280002, 0x00280008, 0x00280010, 0x00280011,
         0x00280100, 0x00280120, 0x00620001, SEGMENTS, 0x0062000E, 0x00700080, SHARED, PER_FRAME,
     )
 )  # fmt: skip
@@ -107,9 +107,9 @@ def understood(path: Path) -> Seg:
         )
     if short(head, 0x00280002, 1) != 1:
         raise UnsupportedImage(f"{path.name} holds colours (RGB), not segments.")
-    segments = tuple(_segment(one) for one in _inside(head, SEGMENTS, _NAMED))
-    shared = _inside(head, SHARED, _GROUPS)
-    groups = _inside(head, PER_FRAME, _GROUPS)
+    segments = tuple(_segment(one) for one in inside(head, SEGMENTS, _NAMED))
+    shared = inside(head, SHARED, _GROUPS)
+    groups = inside(head, PER_FRAME, _GROUPS)
     if len(groups) != n_frames:
         raise BrokenFile(
             f"{path.name} is damaged: it has {n_frames} frames but tells of {len(groups)}.", hint=_AGAIN
@@ -132,15 +132,10 @@ def understood(path: Path) -> Seg:
     return Seg(path, head, rows, columns, n_frames, bits, kind, most, segments, shown, planes, grid, told)
 
 
-def _inside(elements: Elements, tag: int, wanted: frozenset[int]) -> list[Elements]:
-    raw = elements.values.get(tag)
-    return items(raw, elements.implicit, elements.big, wanted) if raw else []
-
-
 def _first(group: Elements, common: Elements, tag: int) -> Elements | None:
     """Return the one item of a functional group, of the frame or shared by all."""
     for place in (group, common):
-        found = _inside(place, tag, _INNER)
+        found = inside(place, tag, _INNER)
         if found:
             return found[0]
     return None
@@ -148,7 +143,7 @@ def _first(group: Elements, common: Elements, tag: int) -> Elements | None:
 
 def _segment(one: Elements) -> Segment:
     number = short(one, 0x00620004, 0)
-    kinds = _inside(one, 0x0062000F, _NAMED)
+    kinds = inside(one, 0x0062000F, _NAMED)
     name = words(one, 0x00620005) or (words(kinds[0], 0x00080104) if kinds else "") or f"Segment {number}"
     lab = tuple(int(v) for v in binary(one, 0x0062000D, "H")[:3])
     return Segment(number, name, words(one, 0x00620006), lab)
@@ -189,10 +184,10 @@ def _stack(
 
 
 def _same_turn(groups: list[Elements], common: Elements, name: str) -> NDArray[np.float64]:
-    own = [_inside(group, _ORIENTATION, _INNER) for group in groups]
+    own = [inside(group, _ORIENTATION, _INNER) for group in groups]
     turns = [numbers(one[0], 0x00200037) for one in own if one]
     if not turns:
-        shared = _inside(common, _ORIENTATION, _INNER)
+        shared = inside(common, _ORIENTATION, _INNER)
         turns = [numbers(shared[0], 0x00200037)] if shared else [()]
     if any(len(turn) != 6 for turn in turns) or not np.isfinite(turns).all():
         raise GeometryProblem(f"{name} does not tell the orientation of its frames.", hint=_AGAIN)

@@ -26,6 +26,9 @@ from napari_mri.io.unquoted import unquoted
 
 ENDINGS = (".seg.dcm", ".dcm")
 VALUE = "label value {}"
+ROOM = 64
+"""Characters of a name that DICOM takes."""
+UNICODE = "ISO_IR 192"
 _WANTED = frozenset(
     (0x0020000E, 0x00200011, 0x00200032, 0x00200037, 0x00280008, 0x00280010, 0x00280011, 0x00080016)
 )
@@ -137,6 +140,7 @@ def write_seg(labels: Labels, path: Path, source: Path | None = None, *, patient
         content_label="SEGMENTATION",
     )
     seg.SeriesDescription = "Segmentation"
+    seg.SpecificCharacterSet = UNICODE
     if not found:
         _without_references(seg)
     if patient and found:
@@ -313,15 +317,20 @@ def _volume(hd: Any, stored: NDArray[Any], grid: Grid, frame_of_reference: str) 
     )
 
 
+def name_of(value: int, labels: Labels) -> str:
+    """Return what a DICOM file calls a label: its name, cut to the characters there is room for."""
+    return (labels.names.get(value) or f"Label {value}")[:ROOM]
+
+
 def _described(hd: Any, number: int, value: int, labels: Labels) -> Any:
     from pydicom.sr.codedict import codes
 
-    name = labels.names.get(value) or f"Label {value}"
+    name = name_of(value, labels)
     how, kind = _made_by(hd, labels)
     color = labels.colors.get(value)
     segment = hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=name[:64],
+        segment_label=name,
         segmented_property_category=codes.SCT.AnatomicalStructure,
         segmented_property_type=_property(codes, name),
         algorithm_type=how,
@@ -351,7 +360,7 @@ def _made_by(hd: Any, labels: Labels) -> tuple[str, Any]:
     if not model:
         return "MANUAL", None
     return "SEMIAUTOMATIC", hd.AlgorithmIdentificationSequence(
-        name=model[:64], version=_version(), family=codes.DCM.ArtificialIntelligence
+        name=model[:ROOM], version=_version(), family=codes.DCM.ArtificialIntelligence
     )
 
 

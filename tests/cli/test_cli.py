@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 
 import napari_mri as mri
 from napari_mri.cli import main
+from napari_mri.core.history import Step
 from tests.scans import GRIDS, dice, head
 
 
@@ -75,6 +77,45 @@ def test_replay_sees_a_mask_that_was_changed(scan_file, tmp_path):
     assert "DIFFER" in done.stdout
 
 
+def test_replay_knows_a_mask_that_its_format_keeps_a_part_of(scan_file, tmp_path):
+    pytest.importorskip("highdicom")
+    call("skullstrip", scan_file, tmp_path / "mask.seg.dcm", "--model", "threshold")
+    assert mri.load_labels(tmp_path / "mask.seg.dcm").grid.shape != mri.load(scan_file).grid.shape
+    done = call("replay", tmp_path / "mask.json")
+    assert done.exit_code == 0, done.output
+    assert "Same voxels" in done.stdout
+    sidecar = (tmp_path / "mask.json").read_text()
+    mask = mri.load_labels(tmp_path / "mask.seg.dcm")
+    mri.save(mask.with_labels(mask.data * (np.arange(mask.data.shape[2]) > 3)), tmp_path / "mask.seg.dcm")
+    (tmp_path / "mask.json").write_text(sidecar)
+    assert "DIFFER" in call("replay", tmp_path / "mask.json").stdout
+
+
+def test_replay_tells_that_a_by_product_is_none_of_its_results(scan_file, tmp_path):
+    call("skullstrip", scan_file, tmp_path / "m.nii", "--brain", tmp_path / "b.nii", "--model", "threshold")
+    done = call("replay", tmp_path / "b.json", scan_file, tmp_path / "x.nii")
+    assert done.exit_code == 1
+    assert "'brain by threshold' came along" in done.stderr
+    assert not (tmp_path / "x.nii").exists()
+    assert "Same voxels" in call("replay", tmp_path / "m.json").stdout
+
+
+def test_replay_tells_that_edits_are_not_made_again(scan_file, tmp_path):
+    call("skullstrip", scan_file, tmp_path / "m.nii", "--model", "threshold")
+    call("edit", "margin", tmp_path / "m.nii", tmp_path / "mm.nii")
+    done = call("replay", tmp_path / "mm.json")
+    assert done.exit_code == 1
+    assert "in mm.json is an edit, which cannot be made again" in done.stderr
+    assert "'skullstrip by threshold' before it can: replay m.json" in done.stderr
+    (tmp_path / "m.json").unlink()
+    assert "Only runs of models can" in call("replay", tmp_path / "mm.json").stderr
+    mask = mri.load_labels(tmp_path / "mm.nii")
+    mri.save(replace(mask, history=(*mask.history[:1], Step("edited by hand: Brush 1"))), tmp_path / "hand.nii")
+    done = call("replay", tmp_path / "hand.json", scan_file, tmp_path / "again.nii")
+    assert done.exit_code == 0
+    assert "not made again: edited by hand: Brush 1." in done.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
@@ -89,6 +130,9 @@ def test_replay_sees_a_mask_that_was_changed(scan_file, tmp_path):
         (["skullstrip", "{tmp}/nothing.nii", "{tmp}/m.nii"], 1, "There is no file"),
         (["models", "show", "nobody"], 1, "no model 'nobody'"),
         (["replay", "{scan}"], 1, "not a history"),
+        (["replay", "{tmp}/nothing.json"], 1, "There is no file"),
+        (["replay", "{tmp}"], 1, "is a folder"),
+        (["convert", "{scan}", "{tmp}"], 1, "is a folder"),
         (["info", "{tmp}/nothing"], 1, "There is no file"),
         (["nonsense"], 2, "No such command"),
         (["segment", "{scan}", "{tmp}/m.nii", "--point", "1,2"], 1, "not 3 numbers"),
@@ -158,6 +202,20 @@ def test_ctrl_c_stops_cleanly_and_leaves_no_file(tmp_path):
     assert "Nothing was changed" in said
     assert "Traceback" not in said
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_whoever_ends_the_program_while_it_writes_finds_no_half_file(scan_file, tmp_path):
+    code = (
+        "import os, signal, time; from napari_mri.io import atomic; "
+        "atomic._flush = lambda part: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(9)); "
+        "from napari_mri.cli import main; main()"
+    )
+    args = [sys.executable, "-c", code, "convert", str(scan_file), str(tmp_path / "out.nii")]
+    done = subprocess.run(args, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143
+    assert "Stopped." in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("*out*")) + list(tmp_path.glob(".*"))
 
 
 def test_a_by_product_that_is_not_there_is_told_and_the_mask_kept(scan_file, tmp_path):

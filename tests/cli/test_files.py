@@ -76,6 +76,26 @@ def test_a_mask_is_put_on_its_scan(tmp_path, folder, kind):
     np.testing.assert_array_equal(back.data, labels.data)
 
 
+@pytest.mark.parametrize("ending", [".seg.dcm", ".rtstruct.dcm"])
+def test_names_that_are_cut_are_told(tmp_path, folder, ending):
+    scan = mri.load(folder)
+    long = "Läsion 脑 " * 9
+    mri.save(scan.with_labels((scan.data % 3).astype(np.uint8), {1: long, 2: "short"}), tmp_path / "m.nii.gz")
+    done = call("convert", tmp_path / "m.nii.gz", tmp_path / f"out{ending}")
+    assert done.exit_code == 0, done.stderr
+    assert f"64 characters of a name; these were cut: '{long}'." in done.stderr
+
+
+def test_a_mask_is_made_again_from_its_folder(tmp_path, folder):
+    scan = mri.load(folder)
+    place = tuple(scan.grid.centre)
+    marks = mri.Prompts((mri.Point(place), mri.Slab((0, 0, 1), place[2] - 3, place[2] + 3)))
+    mri.save(mri.segment(scan, marks, model="grow"), tmp_path / "m.seg.dcm")
+    assert not mri.load_labels(tmp_path / "m.seg.dcm").grid.same(scan.grid)
+    done = call("replay", tmp_path / "m.json", folder)
+    assert "Same voxels" in done.stdout, done.output
+
+
 def test_a_mask_of_another_scan_is_refused(tmp_path, folder):
     np.save(tmp_path / "m.npy", np.ones(SHAPE[::-1], np.uint8))
     refused = call("convert", tmp_path / "m.npy", tmp_path / "out.nii.gz", "--scan", folder)

@@ -35,6 +35,10 @@ def test_two_scans_in_one_result_out_and_again(pair, tmp_path):
     again = call("replay", tmp_path / "fine.json")
     assert again.exit_code == 0, again.stderr
     assert "Same voxels" in again.stdout
+    sidecar = (tmp_path / "fine.json").read_text()
+    mri.save(fine.with_data(fine.data + 1), out)
+    (tmp_path / "fine.json").write_text(sidecar)
+    assert "ended by time" in call("replay", tmp_path / "fine.json").stdout
     pair[1].unlink()
     lost = call("replay", tmp_path / "fine.json")
     assert lost.exit_code == 1

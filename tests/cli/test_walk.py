@@ -102,6 +102,12 @@ def test_places_that_cannot_be_written_to_are_refused_before_the_work(tmp_path):
         done = call(*wish[:2], tmp_path / target, *wish[2:])
         assert done.exit_code == 1
         assert says in done.stderr
+    for name in ("r.seg.nrrd", "r.stl"):
+        done = call(*wish[:2], tmp_path / "o.nii.gz", *wish[2:], "--extra", "residual", tmp_path / name)
+        assert "cannot hold grey values" in done.stderr
+    assert "cannot hold grey values" in call("denoise", scan, tmp_path / "x.seg.nrrd").stderr
+    done = call("skullstrip", scan, tmp_path / "o.nii.gz", "--model", "threshold", "--brain", tmp_path / "b.stl")
+    assert "cannot hold grey values" in done.stderr
     done = call(*wish[:2], tmp_path / "o.nii.gz", *wish[2:], "--extra", "residual", tmp_path / "o.nii.gz")
     assert "Two results would be written to" in done.stderr
     assert not (tmp_path / "o.nii.gz").exists()
@@ -183,6 +189,8 @@ def test_it_is_told_where_b_values_are_not_kept(tmp_path, ending, told):
     assert done.exit_code == 0, done.stderr
     assert ("without b-values" in done.stderr) == told
     assert (bvals_of(mri.load(tmp_path / f"clean{ending}")) == ()) == told
+    done = call("convert", tmp_path / "dwi.nii.gz", tmp_path / f"copy{ending}")
+    assert ("without b-values" in done.stderr) == told
 
 
 def two_series(folder):
@@ -260,6 +268,8 @@ def test_a_damaged_history_is_told_in_a_sentence(tmp_path, fact):
         {"kind": "point", "xyz": [1, 2, {}]},
         {"kind": "box", "low": 3, "high": [1, 2, 3]},
         {"kind": "point"},
+        {"kind": "point", "xyz": [0, 0, 10], "positive": "false"},
+        {"kind": "box", "low": [0, 0, 0], "high": ["9", 9, 9]},
     ],
 )
 def test_records_of_marks_that_make_no_sense_are_refused(tmp_path, record):
@@ -267,7 +277,7 @@ def test_records_of_marks_that_make_no_sense_are_refused(tmp_path, record):
     (tmp_path / "marks.json").write_text(json.dumps([record]))
     done = call("segment", scan, tmp_path / "m.nii.gz", "--scribble", tmp_path / "marks.json", "--model", "grow")
     assert done.exit_code == 1
-    assert done.stderr.startswith("Error: A ")
+    assert done.stderr.startswith(("Error: A ", "Error: Whether a point"))
 
 
 @pytest.mark.parametrize("kind", ["box", "mask"])
@@ -334,7 +344,7 @@ def test_who_stops_twice_is_told_what_was_begun(tmp_path, monkeypatch, late):
     def stopped(*args, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("napari_mri.io.files.save" if late else "napari_mri.tasks.run", stopped)
+    monkeypatch.setattr("napari_mri.io.export.export" if late else "napari_mri.tasks.run", stopped)
     done = call("skullstrip", scan, tmp_path / "mask.nii.gz", "--model", "threshold")
     assert done.exit_code == 1
     assert ("mask.nii.gz" in done.stderr) == late

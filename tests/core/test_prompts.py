@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_mri.core.errors import BadPrompt
-from napari_mri.core.prompts import Box, Lasso, Point, Prompts, Scribble, Slab
+from napari_mri.core.prompts import KINDS, Box, Lasso, Point, Prompts, Scribble, Slab
 
 places = st.tuples(*[st.floats(-500, 500)] * 3)
 marks = st.one_of(
@@ -65,6 +65,44 @@ def test_nonsense_places_are_refused(xyz):
 def test_nonsense_records_are_refused(records):
     with pytest.raises(BadPrompt):
         Prompts.from_json(records)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("positive", ["false", None, 1, [True]])
+def test_only_true_and_false_tell_the_sign(kind, positive):
+    line = [[0, 0, 0]] * 6
+    facts = {
+        "point": {"xyz": [1, 2, 3]}, "box": {"low": [0, 0, 0], "high": [1, 1, 1]}, "scribble": {"points": line},
+        "lasso": {"points": line}, "extremes": {"points": line}, "slab": {"normal": [0, 0, 1], "low": 0, "high": 1},
+        "mask": {"shape": [1, 1, 1], "affine": np.eye(4).ravel().tolist(), "packed": ""},
+    }[kind]  # fmt: skip
+    assert len(Prompts.from_json([{"kind": kind, **facts}])) == 1
+    with pytest.raises(BadPrompt, match=f"Whether a {kind} prompt is positive"):
+        Prompts.from_json([{"kind": kind, **facts, "positive": positive}])
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"kind": "point", "xyz": ["1", 2, 3]},
+        {"kind": "point", "xyz": [True, 2, 3]},
+        {"kind": "box", "low": [0, 0, 0], "high": [1, "1", 1]},
+        {"kind": "scribble", "points": [[0, 0, "0"]]},
+        {"kind": "slab", "normal": [0, 0, 1], "low": "0", "high": 1},
+        {"kind": "mask", "shape": [1, 1, 1.5], "affine": [0.0] * 16, "packed": ""},
+        {"kind": "mask", "shape": [1, 1, 1], "affine": ["0"] * 16, "packed": ""},
+        {"kind": "mask", "shape": [1, 1, 1], "affine": [0.0] * 16, "packed": 7},
+    ],
+)
+def test_text_and_fractions_are_no_numbers(record):
+    with pytest.raises(BadPrompt):
+        Prompts.from_json([record])
+
+
+@pytest.mark.parametrize("marks", [Point((1, 2, 3)), (1, 2, 3), [(1, 2, 3)], "abc", None])
+def test_prompts_are_made_of_marks(marks):
+    with pytest.raises(BadPrompt, match="take a tuple of marks"):
+        Prompts(marks)
 
 
 def test_a_lasso_is_not_listed_as_a_scribble():

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from napari_mri.core.errors import GeometryProblem, GridMismatch
+from napari_mri.core.errors import BadOption, GeometryProblem, GridMismatch
 from napari_mri.core.grid import Grid
 from napari_mri.core.history import Order, Step
 from napari_mri.core.volume import Frames, Labels, Origin, Volume
@@ -90,6 +90,15 @@ def test_repr_tells_what_matters_and_no_history():
     text = repr(marker(GRIDS["anisotropic"]).titled("mask"))
     assert text.startswith("Labels('mask', Grid(47×51×17")
     assert "history" not in text
+
+
+def test_the_volume_of_a_label_goes_by_value_or_name():
+    labels = marker(GRIDS["plain"])
+    assert labels.volume_ml("block") == labels.volume_ml(1) > labels.volume_ml("corner") == labels.volume_ml(2) > 0
+    assert labels.volume_ml() == pytest.approx(labels.volume_ml(1) + labels.volume_ml(2))
+    with pytest.raises(BadOption, match="No label is called 'brain'") as told:
+        labels.volume_ml("brain")
+    assert "'block', 'corner'" in told.value.hint
 
 
 def test_volumes_travel_between_processes():

@@ -16,6 +16,7 @@ from napari_mri.io.colors import lab_of_rgb, rgb_of_lab
 from napari_mri.io.files import load, load_labels, save
 from napari_mri.io.landing import landed, moved
 from napari_mri.io.layered import SEGMENTS, is_layered, segments_of
+from napari_mri.io.rtstruct import read_onto
 from napari_mri.io.seg_write import write_seg
 from tests.io.series import write_series
 from tests.scans import GRIDS, blob, grid_of, head, marker
@@ -85,6 +86,30 @@ def test_values_names_and_places_come_back(tmp_path, name):
     np.testing.assert_array_equal(home.data, labels.data)
     assert dict(back.names) == dict(labels.names)
     assert back.colors[4] == pytest.approx((0.9, 0.4, 0.1), abs=1e-3)
+
+
+@pytest.mark.parametrize("ending", [".seg.dcm", ".rtstruct.dcm"])
+@pytest.mark.filterwarnings("error")
+def test_names_of_any_script_come_back(tmp_path, ending):
+    labels = replace(marker(GRIDS["plain"], 4), names={4: "Läsion 脑", 5: "x" * 70})
+    path = save(labels, tmp_path / f"a{ending}", sidecar=False)
+    assert pydicom.dcmread(path).SpecificCharacterSet == "ISO_IR 192"
+    back = read_onto(path, head(GRIDS["plain"])) if ending == ".rtstruct.dcm" else load_labels(path)
+    assert dict(back.names) == {4: "Läsion 脑", 5: "x" * 64}
+
+
+@pytest.mark.parametrize(("charset", "name"), [("ISO_IR 100", "Müller^Jörg"), (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎")])
+def test_the_patients_name_is_carried_over_in_another_character_set(tmp_path, charset, name):
+    def edit(ds, index):
+        ds.SpecificCharacterSet, ds.PatientName, ds.StudyID = charset, name, "ü1" if charset == "ISO_IR 100" else "1"
+
+    write_series(tmp_path / "scan", np.ones(GRID.shape, np.int16), GRID, edit)
+    scan = load(tmp_path / "scan")
+    write_seg(scan.with_labels(np.ones(GRID.shape, np.uint8), {1: "脑"}), tmp_path / "a.dcm", patient=True)
+    seg = pydicom.dcmread(tmp_path / "a.dcm")
+    assert str(seg.PatientName) == name
+    assert seg.StudyID == ("ü1" if charset == "ISO_IR 100" else "1")
+    assert seg.SegmentSequence[0].SegmentLabel == "脑"
 
 
 def layers():
