@@ -51,10 +51,12 @@ class Form(QWidget):
         whole.addLayout(self._rows)
         whole.addWidget(self.hint)
         self._fields: dict[str, tuple[Knob, QWidget]] = {}
+        self._left: dict[tuple[Knob, ...], dict[str, Any]] = {}
         self.show_knobs(knobs)
 
     def show_knobs(self, knobs: tuple[Knob, ...]) -> None:
-        """Replace all fields."""
+        """Replace all fields; what was set when the same were shown before is set again."""
+        self._left[tuple(knob for knob, _ in self._fields.values())] = self.values()
         while self._rows.rowCount():
             self._rows.removeRow(0)
         self._fields = {}
@@ -67,6 +69,8 @@ class Form(QWidget):
                 widget.installEventFilter(self)
             self._rows.addRow(label, field)
             self._fields[knob.name] = (knob, field)
+            if knob.name in (before := self._left.get(knobs, {})):
+                write_field(knob, field, before[knob.name])
             _when_changed(field).connect(self.changed)
         self.hint.setText(POINT)
         self.setVisible(bool(knobs))

@@ -107,7 +107,7 @@ def _points(painter: QPainter, layer: Points, plane: Plane, desk: Desk, project:
     places = _world(layer, layer.data)
     away = np.abs(places[:, plane.slider] - desk.point[plane.slider])
     radii = np.broadcast_to(np.asarray(layer.size, dtype=float), (len(places),)) / 2
-    reach = np.maximum(radii * bool(layer.out_of_slice_display), desk.step(plane.slider) / 2)
+    reach = np.maximum(radii * str(layer.projection_mode).startswith("rescale"), desk.step(plane.slider) / 2)
     for place, radius, colour, far, limit in zip(places, radii, layer.face_color, away, reach, strict=True):
         if far > limit:
             continue

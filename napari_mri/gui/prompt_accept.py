@@ -11,6 +11,7 @@ from napari.layers import Labels as LabelsLayer
 from numpy.typing import NDArray
 
 from napari_mri.core.errors import GridMismatch
+from napari_mri.core.grid import Grid
 from napari_mri.core.prompts import Slab
 from napari_mri.core.volume import Labels
 from napari_mri.gui.edit_history import edits_of
@@ -67,6 +68,15 @@ def changes(old: NDArray[Any], new: NDArray[np.bool_], rule: Rule) -> tuple[Wher
     return put, lost
 
 
+def must_lie_on(layer: LabelsLayer, grid: Grid, scan: Grid) -> None:
+    """Raise `GridMismatch` unless a layer's grid is that of the scan that is clicked."""
+    if not grid.same(scan):
+        raise GridMismatch(
+            f"'{layer.name}' does not lie on the voxels of the scan that was clicked.",
+            hint="Choose labels of that scan under 'Into', or a new layer.",
+        )
+
+
 def write(layer: LabelsLayer, record: Shown, answer: Labels, rule: Rule, slabs: tuple[Slab, ...] = ()) -> int:
     """Write an object into a layer as one step of its undo; return how many voxels changed.
 
@@ -86,11 +96,7 @@ def write(layer: LabelsLayer, record: Shown, answer: Labels, rule: Rule, slabs: 
     GridMismatch
         If the layer lies on other voxels, or cannot hold the label.
     """
-    if not record.volume.grid.same(answer.grid):
-        raise GridMismatch(
-            f"'{layer.name}' does not lie on the voxels of the scan that was clicked.",
-            hint="Choose labels of that scan under 'Into', or a new layer.",
-        )
+    must_lie_on(layer, record.volume.grid, answer.grid)
     if layer.data.ndim != answer.data.ndim:
         raise GridMismatch(f"'{layer.name}' is a series of labels.", hint="Choose labels of one volume, or a new layer.")
     if rule.value > np.iinfo(layer.data.dtype).max:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Layer, Points
+from napari.layers import Image, Layer
 
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Point, Prompts, Scribble, Slab
 from napari_mri.gui.choices import Links
-from napari_mri.gui.exact_shapes import Shapes
+from napari_mri.gui.exact_shapes import Points, Shapes
 from napari_mri.gui.placing import STRAIGHT, Frame
 from napari_mri.gui.prompt_ray import first_seen
 
@@ -176,12 +176,13 @@ class PromptLayers:
         self._moved = False
         self._mode, self._side = "", OBJECT
         links.connect(viewer.dims.events.ndisplay, self._on_view)
+        links.connect(viewer.layers.events.removed, self._on_removed)
 
     def clicks(self) -> Points:
         """Return the layer of clicks."""
         if self.points is None or self.points not in self._viewer.layers:
             self.points = Points(
-                ndim=3, name=CLICKS, size=5, projection_mode="rescale_linear", units=("mm",) * 3,
+                ndim=3, name=CLICKS, size=5, projection_mode="rescale_linear", units=self._units(),
                 features={"side": np.array([], dtype=object)}, face_color="white", border_color="black",
             )  # fmt: skip
             self._viewer.add_layer(self.points)
@@ -194,11 +195,15 @@ class PromptLayers:
         if self.shapes is None or self.shapes not in self._viewer.layers:
             self.shapes = Shapes(
                 ndim=3, name=LINES, edge_width=1.5, face_color="transparent", edge_color=COLOURS[OBJECT],
-                features={"side": np.array([], dtype=object)}, units=("mm",) * 3,
+                features={"side": np.array([], dtype=object)}, units=self._units(),
             )  # fmt: skip
             self._viewer.add_layer(self.shapes)
             self._follow(self.shapes)
         return self.shapes
+
+    def _units(self) -> Any:
+        """Return the units of the scans here, whatever they are called: napari complains of others beside them."""
+        return next((layer.units[-3:] for layer in self._viewer.layers if isinstance(layer, Image)), ("mm",) * 3)
 
     def _follow(self, layer: Points | Shapes) -> None:
         for event in (layer.events.data, layer.events.features):
@@ -317,12 +322,13 @@ class PromptLayers:
         """Put a click of the 3D view on what is seen under the cursor."""
         if len(event.dims_displayed) != 3 or self._mode != "point" or str(layer.mode) != "pan_zoom":
             return
-        began = np.asarray(event.pos)
+        began, still = np.asarray(event.pos), event.button == 1
         yield
         while event.type == "mouse_move":
+            still &= bool(np.linalg.norm(np.asarray(event.pos) - began) < STILL_PX)
             yield
-        if float(np.linalg.norm(np.asarray(event.pos) - began)) >= STILL_PX:
-            return  # the view was turned
+        if not still:
+            return  # the view was turned, or moved
         place = first_seen(self._surfaces(), event)
         if place is None:
             self._tell("There is nothing under the cursor that a click could land on.")
@@ -339,6 +345,11 @@ class PromptLayers:
     def _on_event(self, event: Any) -> None:
         if not self._quiet and getattr(event, "action", "") not in ("adding", "removing", "changing"):
             self._tell_changed()
+
+    def _on_removed(self, event: Any) -> None:
+        """Take back the marks of a layer that was deleted."""
+        if not self._quiet and event.value in (self.points, self.shapes) and len(event.value.data):
+            self._changed()
 
     def _tell_changed(self) -> None:
         if self._dragging:

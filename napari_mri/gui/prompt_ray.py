@@ -31,8 +31,12 @@ def first_seen(layers: list[Layer], event: Any) -> NDArray[np.float64] | None:
 
 def _met(layer: Layer, event: Any) -> NDArray[np.float64] | None:
     data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
-    if not layer.visible or np.ndim(data) != 3:
+    ahead = np.ndim(data) - 3
+    if not layer.visible or ahead < 0:
         return None
+    # Of a series the frame in view is looked at.
+    frame = tuple(np.rint(layer.world_to_data(event.position)[:ahead]).astype(int))
+    data = data[tuple(np.clip(frame, 0, np.array(np.shape(data)[:ahead]) - 1))] if ahead else data
     # The two ends are where the line enters and leaves the layer's box, in its voxels.
     start, stop = layer.get_ray_intersections(
         event.position, event.view_direction, list(event.dims_displayed), world=True
@@ -49,4 +53,6 @@ def _met(layer: Layer, event: Any) -> NDArray[np.float64] | None:
         low, high = layer.contrast_limits
         least = low + SHOWN * (high - low)
     seen = np.flatnonzero(values > least)
-    return np.asarray(layer.data_to_world(path[seen[0]]), dtype=float) if seen.size else None
+    if not seen.size:
+        return None
+    return np.asarray(layer.data_to_world((*frame, *path[seen[0]])), dtype=float)[-3:]

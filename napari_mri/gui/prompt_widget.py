@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +20,9 @@ from napari_mri.core.prompts import Mark, Mask, Prompts, Slab
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.gui import layers as bridge
 from napari_mri.gui.choices import PREVIEW, Links
+from napari_mri.gui.exact_shapes import Labels as Outlined
 from napari_mri.gui.placing import STRAIGHT, Frame
-from napari_mri.gui.prompt_accept import Rule, name_label, next_free, write
+from napari_mri.gui.prompt_accept import Rule, must_lie_on, name_label, next_free, write
 from napari_mri.gui.prompt_asking import Answer, Asker, Question
 from napari_mri.gui.prompt_layers import COLOURS, EMPTY, OBJECT, PromptLayers, Snapshot
 from napari_mri.gui.prompt_panel import KEYS, MODES, PromptPanel
@@ -30,6 +30,8 @@ from napari_mri.gui.window import bare, watch
 
 SETTLE_MS = 60
 """The model is asked this long after the last change."""
+LATE_MS = 500
+"""Progress is shown of what takes longer."""
 State = tuple[Snapshot, tuple[Mark, ...]]
 """What is drawn, and the marks that cannot be drawn: a mask to refine, a loaded box with depth."""
 NOTHING: State = (EMPTY, ())
@@ -60,7 +62,6 @@ class PromptWidget(PromptPanel):
         self._marked_frame = 0
         self._past: list[State] = [NOTHING]
         self._future: list[State] = []
-        self._began = 0.0
         watch(napari_viewer)
         self.links = Links(self)
         self.drawn = PromptLayers(napari_viewer, self.links, self._on_drawn, self._tell, self._surfaces)
@@ -71,6 +72,9 @@ class PromptWidget(PromptPanel):
         self.asker.over.connect(self._over)
         self._settle = QTimer(self, singleShot=True, interval=SETTLE_MS)
         self._settle.timeout.connect(self._ask)
+        self._late = QTimer(self, singleShot=True, interval=LATE_MS)
+        self._late.timeout.connect(self._show_late)
+        self._doubts: list[str] = []
         self.modes.idClicked.connect(self.draw)
         self.model.currentIndexChanged.connect(self._show_model)
         self.device.currentIndexChanged.connect(self._ask_anew)
@@ -98,7 +102,9 @@ class PromptWidget(PromptPanel):
 
     def _ask_anew(self) -> None:
         """Ask again, because the model, the scan, the device or the range is another one."""
-        if self._past[-1] is not NOTHING:
+        self.message.clear()
+        self._tell()
+        if self._past[-1] is not NOTHING or self.modes.checkedId() >= 0:
             self._settle.start()
         self._refresh()
 
@@ -114,10 +120,15 @@ class PromptWidget(PromptPanel):
             return
         self.buttons[mode.title].setChecked(True)
         self.drawn.draw(mode.draws, mode.side)
-        self._tell()
+        self._tell("" if self.scan.layer is not None else "Open a scan first.")
+        self._open()
+
+    def _open(self) -> None:
+        """Open the model for what will be asked, and bring the marks over the scan."""
         question = self._question(Prompts())
         if question is not None:
-            self._began = time.monotonic()
+            self._over_scan()
+            self._late.start()
             self.asker.open(question)
             self._refresh()
 
@@ -152,6 +163,11 @@ class PromptWidget(PromptPanel):
             self._marked_frame = self._frame_in_view()
         self._past.append((drawn.sharing(self._past[-1][0]), kept))
         self._future.clear()
+        self._change()
+
+    def _change(self) -> None:
+        """Ask about other marks; what was said of those before is no longer true."""
+        self.message.clear()
         self._settle.start()
         self._refresh()
 
@@ -170,8 +186,7 @@ class PromptWidget(PromptPanel):
     def _put_back(self) -> None:
         drawn, self._kept = self._past[-1]
         self.drawn.restore(drawn)
-        self._settle.start()
-        self._refresh()
+        self._change()
 
     def toggle(self) -> None:
         """Turn the selected clicks from object to background and back."""
@@ -179,6 +194,7 @@ class PromptWidget(PromptPanel):
 
     def clear(self) -> None:
         """Remove all marks; can be undone."""
+        self._doubts = []
         self.drawn.restore(EMPTY)
         self._push(EMPTY, ())
 
@@ -187,6 +203,7 @@ class PromptWidget(PromptPanel):
         try:
             layer, scan = self._need_target(), self._volume()
             labels = bridge.labels_of(layer, self._viewer.layers)
+            must_lie_on(layer, labels.grid, scan.grid)
             mask = Mask.of(labels.data == self.number.value(), scan.grid)
         except MriError as error:
             self.message.show_error(str(error))
@@ -228,6 +245,7 @@ class PromptWidget(PromptPanel):
         # As drawn, not as asked: what napari holds now is what the next change is told from.
         self._push(self.drawn.snapshot(), rest)
         self._draw_on()
+        self._doubts = told
         self.message.show_warnings(told)
 
     # ---------------------------------------------------------------------------------- asking
@@ -265,7 +283,8 @@ class PromptWidget(PromptPanel):
             self._on_failed(str(error))
             return None
         order = Order("segment", model.card.name, self.form.values())
-        return Question(order, scan, prompts, self.device.currentData(), hash((id(layer), self._frame_of(layer))))
+        place = hash((id(layer), id(layer.data), self._frame_of(layer)))  # a scan whose voxels are replaced is another one
+        return Question(order, scan, prompts, self.device.currentData(), place)
 
     def _ask(self) -> None:
         """Ask the model about what is drawn now; a question under way is replaced."""
@@ -273,11 +292,15 @@ class PromptWidget(PromptPanel):
         if self.chosen is None or self.scan.layer is None or not any(mark.positive for mark in prompts):
             self.asker.rest()
             self._show(None)
+            if self._marked():
+                self._tell("Nothing points at the object yet: only what lies beside it is marked.")
+            if self.modes.checkedId() >= 0:
+                self._open()
             return
         question = self._question(prompts)
         if question is None:
             return
-        self._began = time.monotonic()
+        self._late.start()
         self._fresh = False
         self.asker.ask(question)
         self._refresh()
@@ -285,12 +308,15 @@ class PromptWidget(PromptPanel):
     def stop(self) -> None:
         """Ask the work under way to stop."""
         self.asker.stop()
+        self._tell("Stopped. The next mark, or taking one back, asks again.")
 
     def _on_told(self, fraction: float, text: str) -> None:
-        if time.monotonic() - self._began > 0.5:
-            self.progress.setVisible(True)
-            self.progress.setValue(round(1000 * fraction))
-            self.progress.setFormat(text)
+        self.progress.setValue(round(1000 * fraction))
+        self.progress.setFormat(text)
+
+    def _show_late(self) -> None:
+        """Show how far an answer is that takes long."""
+        self.progress.setVisible(self.asker.busy)
 
     def _on_failed(self, sentence: str) -> None:
         self._show(None)  # what is shown was the answer to something else
@@ -298,7 +324,7 @@ class PromptWidget(PromptPanel):
 
     def _on_answered(self, answer: Answer) -> None:
         self._fresh = True
-        self.message.show_warnings(answer.warnings)
+        self.message.show_warnings([*self._doubts, *answer.warnings])
         sure = f" · model's own estimate {answer.score:.2f}" if answer.score is not None else ""
         self._show(answer.labels)
         taken = f" · taken for {answer.taken_for}" if answer.taken_for else ""
@@ -307,7 +333,10 @@ class PromptWidget(PromptPanel):
         self.answered.emit()
 
     def _over(self) -> None:
+        self._late.stop()
         self.progress.setVisible(False)
+        self.progress.setValue(0)
+        self.progress.setFormat("")
         self._refresh()
 
     def _show(self, answer: Labels | None) -> None:
@@ -332,7 +361,7 @@ class PromptWidget(PromptPanel):
             self._viewer.layers.remove(self._preview)
         active, facts = self._viewer.layers.selection.active, made[1]
         facts["metadata"][PREVIEW] = True
-        self._preview = LabelsLayer(made[0], **{k: v for k, v in facts.items() if k != "features"})
+        self._preview = Outlined(made[0], **{k: v for k, v in facts.items() if k != "features"})
         # The colour of clicks on the object: napari's own first label is a brown that is lost on a grey head.
         self._preview.colormap = DirectLabelColormap(color_dict={None: "transparent", 1: COLOURS[OBJECT]})
         self._preview.contour = 1
@@ -342,10 +371,11 @@ class PromptWidget(PromptPanel):
             self._viewer.layers.selection = {active}
 
     def _over_scan(self) -> int:
-        """Bring the marks over the scan, and return the place below them."""
+        """Bring the marks over the chosen scan, and return the place below them."""
         layers = self._viewer.layers
         marks = [layer for layer in (self.drawn.points, self.drawn.shapes) if layer in layers]
         for layer in marks:
+            layer.lie_on(self.scan.layer.extent.step[-3:])
             if layers.index(layer) < layers.index(self.scan.layer):
                 layers.move(layers.index(layer), len(layers))
         return min((layers.index(layer) for layer in marks), default=len(layers))
@@ -403,7 +433,7 @@ class PromptWidget(PromptPanel):
     def _begin_anew(self) -> None:
         self._settle.stop()
         self._kept, self._past, self._future = (), [NOTHING], []
-        self._refined = None
+        self._refined, self._doubts = None, []
         self.drawn.restore(EMPTY)
         self._show(None)
         self._draw_on()

@@ -27,6 +27,18 @@ def test_defaults_and_changes(form):
     assert form.values() == changed
 
 
+def test_what_was_set_is_set_again_when_the_same_options_come_back(form):
+    form.set_value("rounds", 7)
+    form.set_value("kind", "hard")
+    form.show_knobs(knobs(Params)[:1])
+    form.set_value("level", 0.25)
+    form.show_knobs(())
+    form.show_knobs(knobs(Params))
+    assert Params(**form.values()) == Params(rounds=7, kind="hard")
+    form.show_knobs(knobs(Params)[:1])
+    assert form.values() == {"level": 0.25}
+
+
 def test_out_of_range_is_held_back(form):
     form.set_value("rounds", 99)
     assert form.values()["rounds"] == 9

@@ -1,7 +1,8 @@
-"""Boxes, lines and angles drawn by the mouse in a real window, on slices of any millimetre; what goes wrong loses nothing."""
+"""Marks drawn by the mouse in a real window, on slices of any millimetre; what goes wrong is told and loses nothing."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -354,3 +355,124 @@ def test_of_a_series_the_frame_in_view_is_clicked(window, qtbot, tmp_path):
     outcome, same = replayed(tmp_path / "mask.json", str(tmp_path / "series.nii.gz"), LocalRuntime("cpu"))
     assert outcome.result.data.any()
     assert same is not False
+
+
+def test_marks_leave_the_slider_its_steps_and_are_seen_on_the_nearest_slice(clicking, window, qtbot, hand):
+    steps = window.dims.nsteps
+    clicking.draw(0)
+    clicking.draw(2)
+    assert window.dims.nsteps == steps
+    layer, (points, lines) = image_of(window), (clicking.drawn.points, clicking.drawn.shapes)
+    here = window.dims.point[0]
+    with qtbot.waitSignal(clicking.answered, timeout=60_000):
+        hand.drag(hand.at(layer, (here, -40.0, -30.0)), hand.at(layer, (here, 30.0, 36.0)))
+    points.add([[here + 0.9, 0.0, 0.0], [here - 1.9, 0.0, 9.0]])
+
+    def seen():
+        return sorted(points._slicing_state._view_indices.tolist()), [n for n, _ in lines._data_view._visible_shapes]
+
+    assert seen() == ([0, 1], [0])
+    window.dims.set_current_step(0, window.dims.current_step[0] + 1)
+    assert seen() == ([0], [])
+    window.dims.set_current_step(0, window.dims.current_step[0] - 2)
+    assert seen() == ([1], [])
+    idle(clicking, qtbot)
+
+
+def test_marks_lie_over_a_scan_that_is_opened_after_them_before_anything_is_answered(window, qtbot):
+    from napari_mri.gui.prompt_widget import PromptWidget
+
+    clicking = PromptWidget(window)
+    window.window.add_dock_widget(clicking, name="Click to segment")
+    choose(clicking, "grow")
+    clicking.draw(0)
+    assert "Open a scan first" in clicking.hint.text()
+    window.add_layer(bridge.to_layer(scan_at(0.7)))
+    qtbot.waitUntil(lambda: not clicking._settle.isActive() and not clicking.asker.busy, timeout=60_000)
+    assert window.layers.index(clicking.drawn.points) > window.layers.index(image_of(window))
+    assert "Click on the object" in clicking.hint.text()
+
+
+def test_voxels_that_are_replaced_are_another_scan(clicking, window, qtbot):
+    clicking.draw(0)
+    ask(clicking, qtbot, lambda: press(clicking, BRAIN))
+    before = clicking._answer.volume_ml()
+    data = np.zeros_like(image_of(window).data)
+    data[20:30, 20:30, 15:25] = 900
+    image_of(window).data = data
+    with qtbot.waitSignal(clicking.answered, timeout=60_000):
+        clicking.clear()
+        clicking.drawn.points.add([image_of(window).data_to_world((25, 25, 20))])
+    assert 2 < clicking._answer.volume_ml() < 10 < before  # of the block of 8 ml
+
+
+def test_labels_of_another_scan_are_not_refined(clicking, window, qtbot):
+    for low, shape in ((8.7, SHAPE), (0.7, (44, 50, 38))):
+        labels = Volume(np.zeros(shape, np.uint8), scan_at(low).grid if shape == SHAPE else Grid(shape, scan_at(low).grid.affine))
+        drawn = labels.data.copy()
+        drawn[20:30, 20:30, 15:25] = 1
+        clicking.target.choose(window.add_layer(bridge.to_layer(labels.with_labels(drawn, {1: "block"}), bridge.frame_of(window.layers))))
+        clicking.number.setValue(1)
+        clicking.refine()
+        assert "does not lie on the voxels of the scan that was clicked" in clicking.message.text()
+        assert len(clicking.prompts) == 0
+
+
+def test_what_loading_warns_of_stays_and_an_error_goes_with_its_cause(clicking, window, qtbot):
+    clicking.draw(0)
+    ask(clicking, qtbot, lambda: press(clicking, BRAIN))
+    clicking.accept()
+    other = bridge.to_layer(replace(scan_at(0.7, "T2"), data=scan_at(0.7).data * 2), bridge.frame_of(window.layers))
+    window.add_layer(other)
+    assert clicking.scan.layer is other
+    ask(clicking, qtbot, clicking.load)
+    assert "made on another scan" in clicking.message.text()
+    ask(clicking, qtbot, lambda: press(clicking, (10.0, -7.0, 11.0)))
+    assert "made on another scan" in clicking.message.text()
+    clicking.clear()
+    assert not clicking.message.text()
+    idle(clicking, qtbot)
+    choose(clicking, "sam")
+    clicking.draw(0)
+    qtbot.waitUntil(lambda: "No SAM file" in clicking.message.text(), timeout=20_000)
+    choose(clicking, "grow")
+    assert not clicking.message.text()
+    qtbot.waitUntil(lambda: clicking.asker.session is not None and not clicking.asker.busy, timeout=20_000)
+
+
+def test_a_layer_of_marks_that_is_deleted_takes_them_along_until_undo(clicking, window, qtbot):
+    clicking.draw(0)
+    ask(clicking, qtbot, lambda: press(clicking, BRAIN))
+    window.layers.remove(clicking.drawn.points)
+    assert len(clicking.prompts) == 0
+    idle(clicking, qtbot)
+    assert not clicking._preview.visible
+    ask(clicking, qtbot, clicking.undo)
+    assert [type(m) for m in clicking.prompts] == [Point]
+    assert clicking.drawn.points in window.layers
+
+
+def test_what_takes_long_says_how_far_it_is_and_cancel_is_told(clicking, window, qtbot, monkeypatch):
+    from napari_mri.gui import prompt_asking
+
+    go, real = threading.Event(), prompt_asking.tasks.open_session
+
+    def slow(order, scan, rt):
+        rt.report(0.2, "encoding")
+        while not go.wait(0.01):
+            if rt.cancel.is_set():
+                rt.report(0.2, "stopped")
+        return real(order, scan, rt)
+
+    monkeypatch.setattr(prompt_asking.tasks, "open_session", slow)
+    clicking.draw(0)
+    press(clicking, BRAIN)
+    qtbot.waitUntil(lambda: clicking.progress.isVisible(), timeout=5_000)
+    assert clicking.progress.format() == "encoding"
+    clicking.stop()
+    qtbot.waitUntil(lambda: not clicking.asker.busy, timeout=5_000)
+    assert not clicking.progress.isVisible()
+    assert "Stopped" in clicking.hint.text()
+    go.set()
+    clicking.clear()
+    idle(clicking, qtbot)

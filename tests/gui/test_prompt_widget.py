@@ -340,6 +340,11 @@ def test_a_click_in_the_3d_view_lands_on_what_is_seen_or_is_refused(clicking, wi
     mouse.event.view_direction = np.array([1.0, 0, 0])
     mouse.press(layer)
     mouse.move(target, (60, 40))  # the view is turned
+    mouse.move(target, (0, 0))  # and turned back
+    mouse.release()
+    mouse = Mouse(window, target - (500, 0, 0))
+    mouse.event.view_direction, mouse.event.button = np.array([1.0, 0, 0]), 2
+    mouse.press(layer)
     mouse.release()
     assert len(clicking.prompts) == count
     clicking.draw(2)
@@ -348,6 +353,40 @@ def test_a_click_in_the_3d_view_lands_on_what_is_seen_or_is_refused(clicking, wi
     clicking.draw(0)
     assert str(layer.mode) == "add"
     idle(clicking, qtbot)
+
+
+def test_a_3d_click_lands_on_the_frame_of_a_series_in_view(window):
+    from napari_mri.gui.prompt_ray import first_seen
+
+    grid = GRIDS["oblique"]
+    data = np.stack([blob(grid, (4.0, -7.0, 11.0 + low), (20, 20, 20)) * 900.0 for low in (0, 12)], axis=-1).astype(np.float32)
+    layer = window.add_layer(bridge.to_layer(Volume(data, grid)))
+    window.dims.ndisplay = 3
+    spots = []
+    for frame in (0, 1):
+        window.dims.set_current_step(0, frame)
+        way = np.array([0.0, 1.0, 0.0, 0.0])
+        event = SimpleNamespace(
+            position=(window.dims.point[0], -500.0, *bridge.frame_of(window.layers).to_world((4, -7, 11 + 12 * frame))[1:]),
+            view_direction=way, dims_displayed=list(window.dims.displayed),
+        )  # fmt: skip
+        place = first_seen([layer], event)
+        assert place.shape == (3,)
+        spots.append(bridge.frame_of(window.layers).to_patient(place))
+        away = np.linalg.norm(spots[-1] - (4.0, -7.0, 11.0 + 12 * frame))
+        assert away == pytest.approx(20, abs=4), "on the surface of the ball"
+    assert spots[1][2] - spots[0][2] == pytest.approx(12, abs=5)
+
+
+def test_outlines_come_into_the_3d_view_without_a_word(clicking, window, qtbot, recwarn):
+    clicking.draw(0)
+    ask(clicking, qtbot, lambda: press(clicking, BRAIN))
+    window.dims.ndisplay = 3
+    qtbot.wait(50)
+    ask(clicking, qtbot, lambda: clicking.drawn.points.add(clicking.frame.to_world((10.0, -7.0, 11.0))))
+    assert not [w for w in recwarn.list if "Contours" in str(w.message)]
+    window.dims.ndisplay = 2
+    assert clicking._preview.contour == 1
 
 
 def test_a_3d_click_prefers_the_preview(clicking, window, qtbot):
