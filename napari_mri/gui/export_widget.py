@@ -18,7 +18,7 @@ from napari_mri.gui.choices import LayerChoice
 from napari_mri.gui.message import Message
 from napari_mri.gui.window import bare, watch
 from napari_mri.gui.worker import EDITS, Job
-from napari_mri.io.export import export
+from napari_mri.io.export import export, unkept
 from napari_mri.io.formats import Format, all_formats
 
 WHOSE = {
@@ -76,10 +76,10 @@ class ExportWidget(QWidget):
         self.format.blockSignals(True)
         self.format.clear()
         for fmt in all_formats():
-            if fmt.write is None or need not in fmt.holds or layer is None:
+            if fmt.write is None or layer is None:
                 continue
             for ending in dict.fromkeys(fmt.endings):
-                if need == "labels" or not ending.startswith(".seg"):
+                if need in fmt.kept_by(ending):
                     self.format.addItem(f"{fmt.title} ({ending})", (fmt, ending))
         self.format.setCurrentIndex(max(0, self.format.findText(before)))
         self.format.blockSignals(False)
@@ -118,13 +118,15 @@ class ExportWidget(QWidget):
         except MriError as error:
             self.message.show_error(str(error))
             return
-        empty = isinstance(volume, Labels) and not volume.data.any()
+        doubts = [*unkept(volume, path)]
+        if isinstance(volume, Labels) and not volume.data.any():
+            doubts.append("No voxel is marked.")
 
-        def work(rt: Any) -> tuple[Path, bool]:
+        def work(rt: Any) -> tuple[Path, list[str]]:
             from napari_mri.io.deidentified import nameless
 
             one = nameless(volume) if whose == "nameless" else volume
-            return export(one, path, patient=whose == "patient", sidecar=whose != "nameless"), empty
+            return export(one, path, patient=whose == "patient", sidecar=whose != "nameless"), doubts
 
         self._job = Job(work, lane=EDITS)
         self._job.done.connect(self._on_done)
@@ -139,11 +141,11 @@ class ExportWidget(QWidget):
             return bridge.labels_of(layer, self._viewer.layers)
         return bridge.volume_of(layer, self._viewer.layers)
 
-    def _on_done(self, made: tuple[Path, bool]) -> None:
+    def _on_done(self, made: tuple[Path, list[str]]) -> None:
         self._job = None
-        path, empty = made
-        if empty:
-            self.message.show_warnings([f"Written to {path.name}, but no voxel is marked."])
+        path, doubts = made
+        if doubts:
+            self.message.show_warnings([f"Written to {path}.", *doubts])
         else:
             self.message.show_good(f"Written to {path}.")
         self._tell()

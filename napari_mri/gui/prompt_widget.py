@@ -232,9 +232,8 @@ class PromptWidget(PromptPanel):
         if step.order is not None and not self.choose_model(step.order.model):
             told.append(f"The model '{step.order.model}' is not here: the chosen one answers.")
         elif step.order is not None:
-            known = {knob.name for knob in self.chosen.knobs} if self.chosen else set()
-            for name in known & set(step.order.params):
-                self.form.set_value(name, step.order.params[name])
+            for knob in self.chosen.knobs if self.chosen else ():
+                self.form.set_value(knob.name, step.order.params.get(knob.name, knob.default))
         drawn, rest = Snapshot.of(prompts, self.frame)
         if rest:
             told.append("A mask or a box with depth is used, too, but cannot be drawn.")

@@ -22,7 +22,7 @@ def why_no_window() -> str:
         return f"napari or a Qt binding is not installed (extra 'all'): {error}"
     if sys.platform.startswith("linux"):
         if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            return "no display: run under xvfb-run (Debian package xvfb)"
+            return "no display: install Xvfb (Debian package xvfb)"
         missing = [deb for lib, deb in _PACKAGES.items() if ctypes.util.find_library(lib) is None]
         if missing:
             return f"Debian packages are missing: {' '.join(missing)}"

@@ -6,7 +6,9 @@ import pytest
 
 pytest.importorskip("napari", reason="napari is not installed (extra 'gui')")
 
+from napari_mri.core.volume import Frames, Volume
 from napari_mri.gui import files
+from napari_mri.gui import layers as bridge
 from napari_mri.gui.export_widget import WHOSE, ExportWidget
 from napari_mri.io.files import load, load_labels
 from napari_mri.io.landing import landed
@@ -71,6 +73,7 @@ def test_a_scan_is_offered_only_what_holds_it_and_trouble_is_told(widget, qtbot,
     assert not {".seg.dcm", ".seg.nrrd", ".stl", ".rtstruct.dcm"} & set(endings)
     assert "no permission" in wrote(widget, qtbot, "/proc/a.nii.gz").lower() or widget.message.text()
     assert "Written" in wrote(widget, qtbot, tmp_path / "scan.nrrd")
+    assert "⚠" not in widget.message.text()
     np.testing.assert_array_equal(load(tmp_path / "scan.nrrd").data, load(tmp_path / "scan").data)
 
 
@@ -79,3 +82,18 @@ def test_an_empty_window_offers_nothing(window):
     assert made.format.count() == 0
     assert not made.button.isEnabled()
     made.deleteLater()
+
+
+def test_what_a_format_does_not_keep_is_told(widget, window, qtbot, tmp_path):
+    scan = load(tmp_path / "scan")
+    frames = Frames("diffusion", bvals=(0.0, 1000.0), bvecs=((0, 0, 0), (1, 0, 0)))
+    series = Volume(np.stack([scan.data] * 2, axis=-1), scan.grid, frames=frames)
+    widget.layer.choose(window.add_layer(bridge.to_layer(series, bridge.frame_of(window.layers))))
+    choose(widget, ".nrrd")
+    assert "without b-values" in wrote(widget, qtbot, tmp_path / "series.nrrd")
+    choose(widget, ".nii.gz")
+    assert "⚠" not in wrote(widget, qtbot, tmp_path / "series.nii.gz")
+    labels = scan.with_labels(np.zeros(scan.data.shape, np.uint8), {1: "nothing"})
+    widget.layer.choose(window.add_layer(bridge.to_layer(labels, bridge.frame_of(window.layers))))
+    choose(widget, ".nii.gz")
+    assert "No voxel is marked" in wrote(widget, qtbot, tmp_path / "empty.nii.gz")

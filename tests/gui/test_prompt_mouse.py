@@ -425,7 +425,9 @@ def test_what_loading_warns_of_stays_and_an_error_goes_with_its_cause(clicking, 
     other = bridge.to_layer(replace(scan_at(0.7, "T2"), data=scan_at(0.7).data * 2), bridge.frame_of(window.layers))
     window.add_layer(other)
     assert clicking.scan.layer is other
+    clicking.form.set_value("reach", 13.0)
     ask(clicking, qtbot, clicking.load)
+    assert clicking.form.values()["reach"] != 13.0, "as it was when the marks were made"
     assert "made on another scan" in clicking.message.text()
     ask(clicking, qtbot, lambda: press(clicking, (10.0, -7.0, 11.0)))
     assert "made on another scan" in clicking.message.text()
