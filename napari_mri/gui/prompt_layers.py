@@ -12,7 +12,7 @@ from napari.layers import Image, Layer
 
 from napari_mri.core.prompts import Box, Extremes, Lasso, Mark, Point, Prompts, Scribble, Slab
 from napari_mri.gui.choices import Links
-from napari_mri.gui.exact_shapes import Points, Shapes
+from napari_mri.gui.exact_layers import Points, Shapes
 from napari_mri.gui.placing import STRAIGHT, Frame
 from napari_mri.gui.prompt_ray import first_seen
 

@@ -20,7 +20,7 @@ from napari_mri.core.prompts import Mark, Mask, Prompts, Slab
 from napari_mri.core.volume import Labels, Volume
 from napari_mri.gui import layers as bridge
 from napari_mri.gui.choices import PREVIEW, Links
-from napari_mri.gui.exact_shapes import Labels as Outlined
+from napari_mri.gui.exact_layers import Labels as Outlined
 from napari_mri.gui.placing import STRAIGHT, Frame
 from napari_mri.gui.prompt_accept import Rule, must_lie_on, name_label, next_free, write
 from napari_mri.gui.prompt_asking import Answer, Asker, Question
@@ -32,6 +32,7 @@ SETTLE_MS = 60
 """The model is asked this long after the last change."""
 LATE_MS = 500
 """Progress is shown of what takes longer."""
+NO_SCAN = "Open a scan first."
 State = tuple[Snapshot, tuple[Mark, ...]]
 """What is drawn, and the marks that cannot be drawn: a mask to refine, a loaded box with depth."""
 NOTHING: State = (EMPTY, ())
@@ -120,7 +121,7 @@ class PromptWidget(PromptPanel):
             return
         self.buttons[mode.title].setChecked(True)
         self.drawn.draw(mode.draws, mode.side)
-        self._tell("" if self.scan.layer is not None else "Open a scan first.")
+        self._tell("" if self.scan.layer is not None else NO_SCAN)
         self._open()
 
     def _open(self) -> None:
@@ -291,7 +292,9 @@ class PromptWidget(PromptPanel):
         if self.chosen is None or self.scan.layer is None or not any(mark.positive for mark in prompts):
             self.asker.rest()
             self._show(None)
-            if self._marked():
+            if self.scan.layer is None:
+                self._tell(NO_SCAN)
+            elif self._marked():
                 self._tell("Nothing points at the object yet: only what lies beside it is marked.")
             if self.modes.checkedId() >= 0:
                 self._open()

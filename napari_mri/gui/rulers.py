@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QListWidget, QPushButton, QVBoxLayout, QWidget
 
 from napari_mri.gui.choices import Links
-from napari_mri.gui.exact_shapes import Shapes
+from napari_mri.gui.exact_layers import Shapes
 from napari_mri.gui.window import bare, watch
 
 NAME = "rulers"

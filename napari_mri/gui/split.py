@@ -23,7 +23,8 @@ class Split:
     """Show some layers left of (below) a line on the canvas only, others right of (above) it only.
 
     The line stands on the screen: scrolling, zooming and turning go on beneath it. Nothing is copied, and
-    other layers are shown whole, but for those that are to be left out. It works in 2D and 3D, for as long as both sides have a layer in the window.
+    other layers are shown whole, but for those that are to be left out. It works in 2D and 3D, for as long
+    as both sides have a layer in the window.
 
     Parameters
     ----------

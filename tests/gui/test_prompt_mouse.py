@@ -391,6 +391,11 @@ def test_marks_lie_over_a_scan_that_is_opened_after_them_before_anything_is_answ
     qtbot.waitUntil(lambda: not clicking._settle.isActive() and not clicking.asker.busy, timeout=60_000)
     assert window.layers.index(clicking.drawn.points) > window.layers.index(image_of(window))
     assert "Click on the object" in clicking.hint.text()
+    ask(clicking, qtbot, lambda: press(clicking, BRAIN))
+    window.layers.remove(image_of(window))
+    qtbot.waitUntil(lambda: "Open a scan first" in clicking.hint.text(), timeout=5_000)
+    assert len(clicking.prompts) == 1
+    assert not clicking._preview.visible
 
 
 def test_voxels_that_are_replaced_are_another_scan(clicking, window, qtbot):

@@ -1,4 +1,4 @@
-"""napari's layers of marks, mended: shapes are seen on every slice, drawing can be ended, the slider keeps the scan's steps."""
+"""napari's layers, mended: marks are seen on the nearest slice and leave the slider its steps, drawing can be ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from napari.layers.points.points import _PointsSlicingState
 from napari.layers.shapes._shape_list import ShapeList
 
 FAR = 10_000.0
-"""Millimetres."""
+"""mm: the steps of all scans are finer."""
 
 
 class _Marks:
@@ -68,12 +68,12 @@ def _span(shape: Any) -> Any:
 class _ExactList(ShapeList):
     """napari rounds the slice of a shape to a whole number (of a rectangle even down), and shows it on no other."""
 
+    near = np.full(3, 0.5)
+    """mm along each axis: what lies so near to a slice is drawn on it."""
+
     @property
     def slice_keys(self) -> Any:
         return np.array([_span(shape) for shape in self.shapes])
-
-    near = np.full(3, 0.5)
-    """mm along each axis: what lies so near to a slice is drawn on it."""
 
     @cached_property
     def _visible_shapes(self) -> list[tuple[int, Any]]:
