@@ -265,6 +265,12 @@ def test_a_real_brain_is_told_what_its_marks_were_taken_for(data_dir):
         whole = session.answer(mri.Prompts((left, front)))
         assert session.taken_for == "brain"
         assert whole.volume_ml() > 1000
+        deep, edge = (mri.Point(p, False) for p in ((20.0, -10.0, 20.0), (-28.0, 58.0, 15.0)))
+        less = session.answer(mri.Prompts((left, front, deep)))
+        assert session.taken_for == "thalamus, left", "the middle of the brain is denied: so it was not the brain"
+        assert less.volume_ml() < 100
+        session.answer(mri.Prompts((left, front, edge)))
+        assert session.taken_for == "brain"
         beside = mri.Point((-40.0, -18.0, 8.0), False)
         session.answer(mri.Prompts((left, beside, front)))
         assert session.taken_for == "thalamus, left", "who corrects does not mean something else"
