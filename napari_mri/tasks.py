@@ -83,6 +83,8 @@ def run(order: Order, scan: Volume, rt: LocalRuntime | None = None, others: Sequ
     params = model.settings(order.params)
     check_scan(model, scan)
     check_others(model, others)
+    if others and len({one.fingerprint() for one in (scan, *others)}) <= len(others):
+        raise BadOption("The same scan was given twice.", hint="Give each scan once.")
     began = time.monotonic()
     rt.report(0.0, model.card.title)
     there, order_back, flips_back = _turned(model, scan)

@@ -64,7 +64,9 @@ def opened(path: Path, encoder: Path | None, profile: str, device: str) -> Opene
             hint="Give it as the encoder, beside a full SAM ViT-B as the checkpoint.",
         )
     if kind != "full":
-        raise WeightsProblem(f"{path.name} holds no SAM of the segment-anything package.")
+        raise WeightsProblem(
+            f"{path.name} holds no SAM of the segment-anything package.", hint="Give its .pth file, or fetch sam-b."
+        )
     sha = files.sha256_of(path)
     try:
         shape = nets.shape_of(state)

@@ -192,6 +192,8 @@ def test_scans_that_do_not_belong_together_are_refused(views):
         run("inr", scan, replace(other, grid=Grid(other.grid.shape, affine)), steps=3)
     with pytest.raises(BadOption, match="at most 3"):
         run("inr", scan, other, other, other, steps=3)
+    with pytest.raises(BadOption, match="given twice"):
+        run("inr", scan, scan.with_data(scan.data.copy()), steps=3)
     with pytest.raises(BadOption, match="takes one scan"):
         run("cubic", scan, other)
     series = Volume(np.stack([other.data] * 2, axis=-1), other.grid)
