@@ -13,8 +13,8 @@ from napari_mri.core.prompts import Box, Lasso, Mark, Prompts, Slab
 from napari_mri.models._marks import Pointed, voxel_box
 from napari_mri.models._sam_slices import PLANES, Plane
 
-FLAT_MM = 1e-3
-"""What reaches no farther along a direction was drawn in one plane."""
+FLAT = 0.6
+"""What reaches no farther along a direction, voxels, was drawn in one plane."""
 MOST_POINTS = 12
 """Points of a scribble that are told on one slice."""
 
@@ -57,22 +57,24 @@ def plane_of(grid: Grid, prompts: Prompts, wish: str) -> Plane:
     if wish != "auto":
         return Plane(grid, PLANES[wish])
     for mark in reversed(prompts.marks):
-        normal = _normal(mark)
+        normal = _normal(mark, FLAT * min(grid.spacing))
         if normal is not None:  # what was drawn in one plane tells the plane
             return Plane(grid, int(np.abs(normal @ grid.directions).argmax()))
     thick = int(np.argmax(grid.spacing))
     return Plane(grid, thick if grid.spacing[thick] > 1.2 * min(grid.spacing) else PLANES["axial"])
 
 
-def _normal(mark: Mark) -> NDArray[np.float64] | None:
-    """Return the direction (3,) across what was drawn in one plane; None if nothing was."""
+def _normal(mark: Mark, least: float) -> NDArray[np.float64] | None:
+    """Return the direction (3,) along which a box or a lasso reaches less than `least` mm; None unless there is one."""
     if isinstance(mark, Box):
-        flat = np.flatnonzero(np.subtract(mark.high, mark.low) < FLAT_MM)
-        return np.array(mark.axes[flat[0]]) if len(flat) == 1 else None
-    if isinstance(mark, Lasso) and len(mark.points) > 2:
-        _, size, rows = np.linalg.svd(mark.points - np.mean(mark.points, axis=0), full_matrices=False)
-        return rows[2] if size[2] < FLAT_MM < size[1] else None
-    return None
+        axes, places = np.array(mark.axes), mark.corners().reshape(-1, 3)
+    elif isinstance(mark, Lasso):
+        places = np.array(mark.points)
+        axes = np.linalg.svd(places - places.mean(axis=0))[2]
+    else:
+        return None
+    flat = np.flatnonzero(np.ptp(places @ axes.T, axis=0) < least)
+    return axes[flat[0]] if len(flat) == 1 else None
 
 
 def by_slice(told: Pointed, plane: Plane) -> dict[int, Asked]:

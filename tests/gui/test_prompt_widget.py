@@ -214,7 +214,8 @@ def test_a_rectangle_around_the_object_is_a_box_around_it_however_the_scan_is_ti
     np.testing.assert_allclose(sorted(again.shapes[0].tolist()), sorted(corners.tolist()), atol=1e-9)
     assert dice(mri.segment(scan, prompts, model="grow").data, truth) > 0.9
     told = sorted_out(prompts, scan.grid)
-    assert plane_of(scan.grid, prompts, "auto").axis == 2 - plane
+    lasso = Snapshot(np.zeros((0, 3)), (), (corners,), ("polygon",), ("object",)).prompts(frame)
+    assert plane_of(scan.grid, prompts, "auto").axis == plane_of(scan.grid, lasso, "auto").axis == 2 - plane
     size = np.subtract(*voxel_box(told.boxes[0], scan.grid)[::-1])
     flat = sorted((high - low)[[a, b]] / 4)
     np.testing.assert_allclose(sorted(size), sorted([flat[0], *flat]), atol=1e-6)  # as deep as its shorter side
