@@ -107,6 +107,7 @@ def read_history(sidecar: Path) -> tuple[Step, ...]:
     FileProblem
         If the file is not there, or not one of our sidecars.
     """
+    sidecar = Path(sidecar)
     if not sidecar.exists():
         raise FileProblem(f"There is no file {sidecar}.", hint="Check the path for typing errors.")
     if sidecar.is_dir():
