@@ -200,8 +200,9 @@ def test_the_window_closes_with_the_split_on(run, window, qtbot):
 
 
 def test_further_scans_are_ticked(run, window, qtbot):
-    for name in ("T2", "PD", "FLAIR"):
-        window.add_layer(bridge.to_layer(titled(head(GRIDS["anisotropic"]), name), bridge.frame_of(window.layers)))
+    for seed, name in enumerate(("T2", "PD", "FLAIR"), 1):
+        scan = titled(head(GRIDS["anisotropic"], seed=seed), name)
+        window.add_layer(bridge.to_layer(scan, bridge.frame_of(window.layers)))
     run.scan.choose(window.layers[0])
     assert not run.others.isVisible()
     choose(run, "denoise", "joined")
