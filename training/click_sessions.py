@@ -196,7 +196,7 @@ def play(session: Watched, truth: np.ndarray, draw: random.Random) -> None:
         low, high = at.min(axis=0) - 0.5, at.max(axis=0) + 0.5
         off = np.array([[draw.gauss(0, 0.03) for _ in range(3)] for _ in range(2)]) * (high - low)
         ends = grid.to_patient(np.stack([low, high]) + off)
-        prompts = prompts.plus(mri.Box(tuple(ends.min(axis=0)), tuple(ends.max(axis=0))))
+        prompts = prompts.plus(mri.Box.around(ends))
     else:
         prompts = prompts.plus(mri.Point(tuple(grid.to_patient(aimed_at(truth, draw)))))
     while True:

@@ -93,14 +93,19 @@ class Grid:
         return np.asarray(self.affine[:3, :3] / np.asarray(self.spacing), dtype=np.float64)
 
     @cached_property
+    def upright(self) -> NDArray[np.float64]:
+        """(3, 3), columns: the right-angled directions nearest to `directions`."""
+        u, _, vt = np.linalg.svd(self.directions)
+        return np.asarray(u @ vt)
+
+    @cached_property
     def axes(self) -> str:
         """Three letters: where each array axis points, e.g. ``"RAS"`` or ``"LIA"``.
 
         The letters are the signed permutation that fits the (orthonormalised) directions best;
         on a tie the earlier patient axis wins, so each letter pair appears exactly once.
         """
-        u, _, vt = np.linalg.svd(self.directions)
-        fit = u @ vt
+        fit = self.upright
         letters = [""] * 3
         left = np.abs(fit).copy()
         for _ in range(3):

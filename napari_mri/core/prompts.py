@@ -97,6 +97,13 @@ class Box:
         object.__setattr__(self, "axes", axes)
         _settle(self)
 
+    @classmethod
+    def around(cls, places: ArrayLike, axes: ArrayLike = PATIENT) -> Box:
+        """Return the box along some axes (rows, unit vectors) that places (N, 3) patient mm fill."""
+        turn = np.asarray(axes, dtype=np.float64)
+        along = np.asarray(places) @ turn.T
+        return cls(tuple(along.min(axis=0)), tuple(along.max(axis=0)), axes=tuple(map(tuple, turn)))  # type: ignore[arg-type]
+
     def corners(self) -> NDArray[np.float64]:
         """Return its corners, (2, 2, 2, 3) patient mm: first low, then high along each of `axes`."""
         ends = np.stack(np.meshgrid(*zip(self.low, self.high, strict=True), indexing="ij"), axis=-1)

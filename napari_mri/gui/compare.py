@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSlider, QVBoxLayout,
 
 from napari_mri.gui.choices import LayerChoice
 from napari_mri.gui.message import Message
-from napari_mri.gui.split import Split
+from napari_mri.gui.split import Split, above
 from napari_mri.gui.window import bare, watch
 
 OFF, FADE, BLINK, SPLIT, LEVEL = "Off", "Fade", "Blink", "Split left and right", "Split above and below"
@@ -71,11 +71,9 @@ class Compare(QWidget):
         if first is None or second is None or first is second:
             self.message.show_error("Choose two different scans.")
             return
-        lowest = min(map(self._viewer.layers.index, (first, second)))
-        for layer in self._viewer.layers[lowest:]:
-            if isinstance(layer, Image):  # a third scan above them would hide both
-                self._before[layer] = (layer.opacity, layer.visible, str(layer.blending))
-                layer.visible = layer in (first, second)
+        for layer in (first, second, *above(self._viewer, (first, second))):
+            self._before[layer] = (layer.opacity, layer.visible, str(layer.blending))
+            layer.visible = layer in (first, second)
         first.opacity = second.opacity = 1.0
         if how in (SPLIT, LEVEL):
             self._split = Split(self._viewer, (first,), (second,), self.amount.value() / 100, upright=how == SPLIT)

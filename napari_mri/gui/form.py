@@ -60,6 +60,7 @@ class Form(QWidget):
         while self._rows.rowCount():
             self._rows.removeRow(0)
         self._fields = {}
+        before = self._left.get(knobs, {})
         for knob in knobs:
             field = make_field(knob)
             label = QLabel(title_of(knob))
@@ -69,7 +70,7 @@ class Form(QWidget):
                 widget.installEventFilter(self)
             self._rows.addRow(label, field)
             self._fields[knob.name] = (knob, field)
-            if knob.name in (before := self._left.get(knobs, {})):
+            if knob.name in before:
                 write_field(knob, field, before[knob.name])
             _when_changed(field).connect(self.changed)
         self.hint.setText(POINT)

@@ -47,8 +47,7 @@ class Frame:
         """Return the frame that a scan on `grid` chooses when it is the first in the window."""
         if Placing(grid, STRAIGHT).exact:
             return STRAIGHT
-        u, _, vt = np.linalg.svd(grid.turned("SAR").directions)
-        return cls(np.asarray(u @ vt))
+        return cls(grid.turned("SAR").upright)
 
     def to_world(self, patient: ArrayLike) -> NDArray[np.float64]:
         """Turn patient points (..., 3) RAS+ mm into the window's (..., 3) mm."""

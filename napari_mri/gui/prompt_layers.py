@@ -101,7 +101,7 @@ class Snapshot:
         for corners, kind, side in zip(self.shapes, self.kinds, self.shape_sides, strict=True):
             places = [tuple(p) for p in frame.to_patient(corners)]
             if kind == "rectangle":
-                first.append(_box(np.asarray(corners), frame))
+                first.append(Box.around(places) if frame.same(STRAIGHT) else Box.around(places, frame.axes.T))
             elif kind == "polygon":
                 first.append(Lasso(tuple(places), side != BACKGROUND))
             else:
@@ -118,15 +118,6 @@ class Snapshot:
 
 
 EMPTY = Snapshot(np.zeros((0, 3)))
-
-
-def _box(corners: Any, frame: Frame) -> Box:
-    """Return the box of a rectangle's corners (4, 3) window mm: along the patient's axes where the window is."""
-    if frame.same(STRAIGHT):
-        corners = frame.to_patient(corners)
-        return Box(tuple(corners.min(axis=0)), tuple(corners.max(axis=0)))
-    axes = tuple(tuple(axis) for axis in frame.axes.T)
-    return Box(tuple(corners.min(axis=0)), tuple(corners.max(axis=0)), axes=axes)  # type: ignore[arg-type]
 
 
 def _corners(box: Box, frame: Frame) -> Any:

@@ -32,7 +32,6 @@ SETTLE_MS = 60
 """The model is asked this long after the last change."""
 LATE_MS = 500
 """Progress is shown of what takes longer."""
-NO_SCAN = "Open a scan first."
 State = tuple[Snapshot, tuple[Mark, ...]]
 """What is drawn, and the marks that cannot be drawn: a mask to refine, a loaded box with depth."""
 NOTHING: State = (EMPTY, ())
@@ -110,6 +109,8 @@ class PromptWidget(PromptPanel):
         self._refresh()
 
     def _tell(self, what: str = "") -> None:
+        if not what and self.scan.layer is None and self.modes.checkedId() >= 0:
+            what = "Open a scan first."
         self.say_hint(self._viewer.dims.ndisplay == 3, what)
 
     # --------------------------------------------------------------------------------- drawing
@@ -121,7 +122,7 @@ class PromptWidget(PromptPanel):
             return
         self.buttons[mode.title].setChecked(True)
         self.drawn.draw(mode.draws, mode.side)
-        self._tell("" if self.scan.layer is not None else NO_SCAN)
+        self._tell()
         self._open()
 
     def _open(self) -> None:
@@ -292,9 +293,7 @@ class PromptWidget(PromptPanel):
         if self.chosen is None or self.scan.layer is None or not any(mark.positive for mark in prompts):
             self.asker.rest()
             self._show(None)
-            if self.scan.layer is None:
-                self._tell(NO_SCAN)
-            elif self._marked():
+            if self.scan.layer is not None and self._marked():
                 self._tell("Nothing points at the object yet: only what lies beside it is marked.")
             if self.modes.checkedId() >= 0:
                 self._open()

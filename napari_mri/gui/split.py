@@ -9,7 +9,7 @@ from typing import Any
 from weakref import ref
 
 from napari.components import ViewerModel
-from napari.layers import Layer
+from napari.layers import Image, Layer
 from vispy.visuals.filters import Clipper
 
 from napari_mri.gui.napari_private import canvas_of
@@ -17,6 +17,12 @@ from napari_mri.gui.napari_private import canvas_of
 SEAM = 2
 """Pixels left free between the two sides, so that the line is seen."""
 _FAR = 1e6
+
+
+def above(viewer: ViewerModel, pair: tuple[Layer, Layer]) -> list[Layer]:
+    """Return the other scans that lie above one of a pair, and would hide it."""
+    lowest = min(map(viewer.layers.index, pair))
+    return [layer for layer in viewer.layers[lowest:] if isinstance(layer, Image) and layer not in pair]
 
 
 class Split:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from weakref import ref
 
 from napari.components import ViewerModel
-from napari.layers import Image, Layer
+from napari.layers import Layer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QSlider, QWidget
 
 from napari_mri.gui.choices import Links
-from napari_mri.gui.split import Split
+from napari_mri.gui.split import Split, above
 
 
 class SplitBar(QWidget):
@@ -66,9 +66,7 @@ class SplitBar(QWidget):
             return
         before, after = pair
         before.visible = after.visible = True
-        lowest = min(map(self._viewer.layers.index, pair))
-        others = [layer for layer in self._viewer.layers[lowest:] if isinstance(layer, Image) and layer not in pair]
-        self.split = Split(self._viewer, [before], [after], self.slider.value() / 1000, without=others)
+        self.split = Split(self._viewer, [before], [after], self.slider.value() / 1000, without=above(self._viewer, pair))
 
     def _on_slide(self, value: int) -> None:
         if self.split is not None:

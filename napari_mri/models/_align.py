@@ -89,8 +89,7 @@ def _picture(scan: Volume):  # type: ignore[no-untyped-def]
     picture = sitk.GetImageFromArray(np.ascontiguousarray(np.clip((data - low) / (top - low), 0, 1).transpose(2, 1, 0)))
     picture.SetSpacing(grid.spacing)
     picture.SetOrigin([float(x) for x in grid.affine[:3, 3]])
-    u, _, vt = np.linalg.svd(grid.directions)
-    picture.SetDirection([float(x) for x in (u @ vt).ravel()])
+    picture.SetDirection([float(x) for x in grid.upright.ravel()])
     return picture
 
 

@@ -68,7 +68,7 @@ def sorted_out(prompts: Prompts, grid: Grid, *, room: float = 0.0) -> Pointed:
             continue
         if isinstance(mark, Extremes):
             points = np.asarray(mark.points)
-            boxes.append(_solid(_around(points, grid)).corners())
+            boxes.append(_solid(Box.around(points, grid.upright.T)).corners())
             inside.append(_drawn_in(points, room))
             continue
         if isinstance(mark, Lasso):
@@ -133,14 +133,6 @@ def inner_voxels(places: Places, grid: Grid) -> NDArray[np.intp]:
     voxels = np.rint(grid.to_voxels(places)).astype(np.intp).reshape(-1, 3)
     held = ((voxels >= 0) & (voxels < np.asarray(grid.shape))).all(axis=1)
     return np.unique(voxels[held], axis=0)
-
-
-def _around(points: Places, grid: Grid) -> Box:
-    """Return the box around places (N, 3) patient mm that lies along a grid."""
-    u, _, vt = np.linalg.svd(grid.directions)
-    axes = (u @ vt).T
-    along = points @ axes.T
-    return Box(tuple(along.min(axis=0)), tuple(along.max(axis=0)), axes=tuple(tuple(axis) for axis in axes))  # type: ignore[arg-type]
 
 
 def _solid(box: Box) -> Box:

@@ -276,8 +276,9 @@ class Clicking(Session):
             return anatomy.filling(patient_ends(told.boxes[0])) if before is None and not len(told.inside) else None
         if before is None:
             return anatomy.meant(told)
-        if len(prompts) > FIRST_MARKS:
-            return self._less(prompts, before) if len(prompts) == FIRST_MARKS + 1 else None
+        less = self._less(anatomy, prompts, before) if len(prompts) <= FIRST_MARKS + 1 else None
+        if less is not None or len(prompts) > FIRST_MARKS:
+            return less
         *earlier, newest = (sorted_out(Prompts((mark,)), self.scan.grid) for mark in prompts)
         other, meaning, shown = None, before.meaning, before.shown
         if prompts.marks[-1].positive:
@@ -295,21 +296,18 @@ class Clicking(Session):
         deep = min(deep, deep_in(shown, newest.outside)) if deep else deep
         if not deep:
             return None
-        less = self._less(prompts, before)
-        if less is not None:
-            return less
         other = anatomy.instead(meaning, told, anatomy.seen(shown.found, shown.look))
         wrong = deep >= WRONG_MM and (middle >= WRONG or meaning == (BRAIN, 0)) and len(prompts) == 2
         wrong &= meaning[0] not in SHELLS | BRANCHED
         return NOTHING if other is None and wrong else other
 
-    def _less(self, prompts: Prompts, before: Found) -> Meaning | None:
-        """Return what the first mark meant, if a later one was taken for the whole brain and the newest says deep in it that it is not."""
-        if self.anatomy is None or before.meaning != (BRAIN, 0) or prompts.marks[-1].positive:
+    def _less(self, anatomy: Anatomy, prompts: Prompts, before: Found) -> Meaning | None:
+        """Return what the first mark meant, if a later one was taken for the brain and the newest denies that deep in it."""
+        if before.meaning != (BRAIN, 0) or prompts.marks[-1].positive:
             return None
         first, newest = (sorted_out(Prompts((prompts.marks[n],)), self.scan.grid) for n in (0, -1))
-        meant = self.anatomy.meant(first) if len(first.inside) else None
-        denied = self.anatomy.denied(before.meaning, newest)[0] and deep_in(before.shown, newest.outside)
+        meant = anatomy.meant(first) if len(first.inside) else None
+        denied = anatomy.denied(before.meaning, newest)[0] and deep_in(before.shown, newest.outside)
         return meant if denied and meant != before.meaning else None
 
     def _shown(self, anatomy: Anatomy, meaning: Meaning, told: Pointed) -> Answer | None:

@@ -395,6 +395,7 @@ def test_marks_lie_over_a_scan_that_is_opened_after_them_before_anything_is_answ
     window.layers.remove(image_of(window))
     qtbot.waitUntil(lambda: "Open a scan first" in clicking.hint.text(), timeout=5_000)
     assert len(clicking.prompts) == 1
+    idle(clicking, qtbot)
     assert not clicking._preview.visible
 
 

@@ -37,6 +37,14 @@ def finished(qtbot, work, stop_after=None):
     return endings.said[0]
 
 
+def all_end(jobs, qtbot):
+    endings = [Endings(job) for job in jobs]
+    for job in jobs:
+        job.start()
+    qtbot.waitUntil(lambda: all(e.said for e in endings), timeout=5000)
+    assert [e.said[0][0] for e in endings] == ["done"] * len(jobs)
+
+
 def test_done_with_its_answer(qtbot):
     here = threading.get_ident()
     how, (value, there) = finished(qtbot, lambda rt: (rt.device, threading.get_ident()))
@@ -92,22 +100,13 @@ def test_one_at_a_time(qtbot):
         time.sleep(0.2)
         busy.pop()
 
-    jobs = [worker.Job(work, "cpu") for _ in range(3)]
-    endings = [Endings(job) for job in jobs]
-    for job in jobs:
-        job.start()
-    qtbot.waitUntil(lambda: all(e.said for e in endings), timeout=5000)
-    assert [e.said[0][0] for e in endings] == ["done"] * 3
+    all_end([worker.Job(work, "cpu") for _ in range(3)], qtbot)
 
 
 def test_clicks_and_tools_do_not_wait_for_a_run(qtbot):
     all_here = threading.Barrier(3)
-    jobs = [worker.Job(lambda rt: all_here.wait(10), "cpu", lane) for lane in (worker.RUNS, worker.CLICKS, worker.EDITS)]
-    endings = [Endings(job) for job in jobs]
-    for job in jobs:
-        job.start()
-    qtbot.waitUntil(lambda: all(e.said for e in endings), timeout=15_000)
-    assert [e.said[0][0] for e in endings] == ["done"] * 3
+    lanes = (worker.RUNS, worker.CLICKS, worker.EDITS)
+    all_end([worker.Job(lambda rt: all_here.wait(4), "cpu", lane) for lane in lanes], qtbot)
 
 
 def test_who_waits_is_told_for_what(qtbot):
